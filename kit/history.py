@@ -1,0 +1,64 @@
+"""History: what an agent is given: the session so far, seen from one turn.
+
+An agent keeps nothing. It is called with the history and says packets; it is called again, with a longer history, when an answer
+or a result arrived, or when another instance takes its turn over. So it begins by looking at what it has said already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+from kit.packets import Answer, AnyPacket, Edit, Entry, Packet, Prompt, Result, ToolResult
+
+
+@dataclass(frozen=True)
+class History(Sequence[Entry]):
+    """The entries of a log in order, and the `turn` (`<id of its word>/<agent>`) that is to be answered."""
+
+    entries: tuple[Entry, ...]
+    turn: str
+
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Entry, ...]: ...
+    def __getitem__(self, index: int | slice) -> Entry | tuple[Entry, ...]:
+        return self.entries[index]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @property
+    def agent(self) -> str:
+        """The name of the agent whose turn it is."""
+        return self.turn.partition("/")[2]
+
+    @property
+    def prompt(self) -> Prompt | Edit:
+        """The word that opened this turn."""
+        opening = self.turn.partition("/")[0]
+        return next(e for e in self.entries if e.id == opening and isinstance(e, Prompt | Edit))
+
+    @property
+    def said(self) -> tuple[AnyPacket, ...]:
+        """What was said in this turn so far, in order."""
+        return tuple(e for e in self.entries if isinstance(e, Packet) and e.turn == self.turn)
+
+    @property
+    def pieces(self) -> int:
+        """How many pieces of this turn stand in the log (joined packets count for all their pieces)."""
+        return sum(p.k for p in self.said)
+
+    def answer(self, call: str) -> Answer | None:
+        """The first answer to an ask, or to an action that waits for approval."""
+        return next((e for e in self.entries if isinstance(e, Answer) and e.call == call), None)
+
+    def result(self, call: str) -> Result | ToolResult | None:
+        """The first result of an action, wherever it ran."""
+        return next((e for e in self.entries if isinstance(e, Result | ToolResult) and e.call == call), None)
+
+
+Agent = Callable[[History], AsyncIterator[AnyPacket]]
+"""`async def agent(history): yield Content("hello")`: state in, packets out."""

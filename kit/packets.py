@@ -1,0 +1,474 @@
+"""Packets: everything that travels, as one table of types.
+
+A **word** is what a person (or an instance, with `takeover`) says; it opens an epoch and stands in the log with an id `e-0`.
+A **packet** is what an agent says in the epoch it has heard; its id is `e-n` with n > 0.
+Everything else (`hello`, `receipt`, `error`, ...) travels beside the log and has no id.
+
+The types below are the protocol: `frames()` prints them as the table of the documentation, tests are made from them, and
+`decode_said` accepts from a client exactly what they allow.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Any, Literal, NamedTuple, get_args
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType, field
+
+SUBPROTOCOL = "kit.v1"
+MAX_FRAME = 64 * 1024
+"""Bytes in one frame; a larger one closes the connection with 1009."""
+MAX_BODY = 60 * 1024
+"""Bytes in one word or packet as it is stored, so that the frame that carries it down stays under MAX_FRAME."""
+
+
+class CloseCode(IntEnum):
+    """Why a connection ended (RFC 6455 section 7.4; 4000-4999 are the application's own)."""
+
+    GOING_AWAY = 1001
+    NOT_UTF8 = 1007
+    TOO_LARGE = 1009
+    RESTART = 1012
+    EXPIRED = 4401
+    FLOODING = 4408
+
+
+class EntryId(NamedTuple):
+    """The id `e-n`: the n-th thing said after the e-th word. Ids compare in log order."""
+
+    epoch: int
+    n: int
+
+    @classmethod
+    def parse(cls, text: str | bytes) -> EntryId:
+        """Read `3-17`; raises ValueError for anything that is no id of 64-bit parts."""
+        match = re.fullmatch(rb"(\d{1,20})-(\d{1,20})", text if isinstance(text, bytes) else text.encode("utf-8", "replace"))
+        if not match or max(parts := (int(match[1]), int(match[2]))) >= 1 << 64:
+            raise ValueError(f"{text!r} is no entry id: expected two 64-bit numbers such as 3-17")
+        return cls(*parts)
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.n}"
+
+    @property
+    def is_word(self) -> bool:
+        return self.n == 0
+
+
+START = EntryId(0, 0)
+"""The cursor of somebody who has seen nothing."""
+
+
+class Word(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, tag_field="type", tag=str.lower):
+    """What opens an epoch. A client writes the word's own fields and `ref`; the door adds `from`, the log `id` and `prev`."""
+
+    id: str = ""
+    prev: str = ""
+    from_: str = field(name="from", default="")
+    ref: str = ""
+
+
+class Prompt(Word):
+    """Ask an agent; opens the turn `<id>/<agent>`, of the session's default agent where `to` is missing."""
+
+    text: str
+    to: str | None = None
+
+
+class Stop(Word):
+    """End one turn, or every turn that is open or queued."""
+
+    turn: str | None = None
+
+
+class Edit(Word):
+    """End a turn as `replaced` and open a new one with this text, which knows what was said."""
+
+    turn: str
+    text: str
+
+
+class Answer(Word):
+    """Answer an `ask`, or approve (`yes`) or decline (anything else) an action that waits for approval."""
+
+    call: str
+    text: str
+
+
+class Result(Word):
+    """What came of an action that the client ran: a value, or an error in words."""
+
+    call: str
+    value: Any = UNSET
+    error: str | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        _one_of(self)
+
+
+class Claim(Word):
+    """'I run this action': only the client whose claim is `applied` may."""
+
+    call: str
+
+
+class Takeover(Word):
+    """An instance takes a turn over, or (`by` is null) gives it away."""
+
+    turn: str
+    by: str | None
+
+
+class At(Struct, frozen=True, omit_defaults=True):
+    """Where the provider's own stream stood: its response id and its sequence number. Never leaves the server."""
+
+    response: str
+    sequence: int | None = None
+
+
+class Packet(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, tag_field="type", tag=str.lower):
+    """What an agent says. The agent writes the packet's own fields (and `at`); turn and log fill in the rest.
+
+    `n` is the ordinal in its turn, from 1, of the first of the `k` pieces joined here; the next packet's is `n + k`.
+    """
+
+    id: str = ""
+    from_: str = field(name="from", default="")
+    turn: str = ""
+    n: int = 0
+    k: int = 1
+    at: At | None = None
+
+
+class Thought(Packet, kw_only=False):
+    """A piece of reasoning."""
+
+    text: str
+
+
+class Content(Packet, kw_only=False):
+    """A piece of the answer."""
+
+    text: str
+
+
+class Action(Packet):
+    """A call of a tool: on the `server`, on a `client` that claims it, or on the server once a person approves."""
+
+    call: str
+    name: str
+    arguments: dict[str, Any]
+    on: Literal["server", "client", "approve"]
+
+
+class ToolResult(Packet, tag="result"):
+    """What came of an action that ran on the server."""
+
+    call: str
+    value: Any = UNSET
+    error: str | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        _one_of(self)
+
+
+class Ask(Packet):
+    """A question to the person; the stream may go on meanwhile."""
+
+    call: str
+    text: str
+    choices: list[str] | None = None
+
+
+class Document(Packet):
+    """A document that lives in a transcript of its own."""
+
+    name: str
+    kind: str
+
+
+class End(Packet):
+    """The one last packet of a turn; `text` is a sentence for the person where it failed."""
+
+    reason: Literal["done", "stopped", "replaced", "failed"]
+    text: str | None = None
+
+
+class Hello(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag=str.lower):
+    """First on every connection: where it starts (`after`), where the log stands (`head`), and the next single-use ticket."""
+
+    session: str
+    log: str
+    after: str
+    head: str
+    status: Literal["fresh", "resumed", "gap"]
+    reason: Literal["trimmed", "lost", "other log", "future"] | None = None
+    ticket: str | None = None
+
+
+class Gap(Struct, frozen=True, kw_only=True, tag_field="type", tag=str.lower):
+    """The cursor could not be served: what is kept begins after `after`, in `log`. Forget what was drawn before."""
+
+    log: str
+    after: str
+    reason: Literal["trimmed", "lost", "other log", "future"]
+
+
+class Receipt(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag=str.lower):
+    """What became of a word: `applied`, `duplicate` of `id` (which `was`), `too_late` (logged, nothing left to act on), `refused`."""
+
+    ref: str
+    status: Literal["applied", "duplicate", "too_late", "refused"]
+    id: str | None = None
+    was: Literal["applied", "too_late"] | None = None
+    reason: str | None = None
+
+
+ErrorCode = Literal[
+    "binary", "not_json", "not_an_object", "unknown_type", "bad_field", "duplicate_key", "too_deep", "too_large", "bad_token"
+]
+
+
+class Error(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag=str.lower):
+    """A frame was not understood; `at` is the path of the field. The connection goes on."""
+
+    code: ErrorCode
+    text: str
+    at: str | None = None
+
+
+class Typing(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, tag_field="type", tag=str.lower):
+    """Somebody is typing; sent around the log, not into it."""
+
+    on: bool
+    from_: str = field(name="from", default="")
+
+
+class Renew(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag=str.lower):
+    """A fresh token for this connection, before the old one expires."""
+
+    token: str
+
+
+class Beat(Struct, frozen=True, tag_field="type", tag=str.lower):
+    """'I am here', every 10 s: page script cannot see pings."""
+
+
+Said = Prompt | Stop | Edit | Answer | Result | Claim
+"""The words of a client."""
+AnyWord = Said | Takeover
+AnyPacket = Thought | Content | Action | ToolResult | Ask | Document | End
+Entry = AnyWord | AnyPacket
+"""What stands in a log."""
+FromClient = Said | Renew | Typing
+BesideLog = Hello | Gap | Receipt | Error | Typing | Beat
+FromServer = Entry | BesideLog
+
+_DOOR_FIELDS = ("id", "prev", "from")
+_FROM_CLIENT = {t.__name__.lower(): t for t in get_args(FromClient)}
+
+
+def _one_of(result: Result | ToolResult) -> None:
+    if (result.value is UNSET) == (result.error is UNSET):
+        raise ValueError("a result has either `value` or `error`")
+
+
+class BadFrame(Exception):
+    """A client's frame that breaks the protocol: the `code`, a sentence, and the path of the field it is about."""
+
+    def __init__(self, code: ErrorCode, text: str, at: str | None = None) -> None:
+        super().__init__(text)
+        self.error = Error(code=code, text=text, at=at)
+
+
+# ---- encode ----
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode(frame: Struct) -> bytes:
+    """One frame as JSON bytes."""
+    return _encoder.encode(frame)
+
+
+def stored(entry: Entry) -> bytes:
+    """An entry as the log keeps it: without id, prev and the provider's cursor, which stand beside it."""
+    match entry:
+        case Word():
+            return _encoder.encode(msgspec.structs.replace(entry, id="", prev=""))
+        case Packet():
+            return _encoder.encode(msgspec.structs.replace(entry, id="", at=None))
+
+
+def frame_of(id: str, body: bytes, prev: str = "") -> bytes:
+    """The frame that carries a stored body down, made without decoding it."""
+    head = f'{{"id":"{id}","prev":"{prev}",' if prev else f'{{"id":"{id}",'
+    return head.encode() + body[1:]
+
+
+def split(packet: AnyPacket, limit: int = MAX_BODY) -> Iterator[AnyPacket]:
+    """The packet as pieces that fit into one entry. Text is cut between characters; anything else too large raises ValueError."""
+    size = len(_encoder.encode(packet)) + 256  # room for what turn and log fill in
+    if size <= limit:
+        yield packet
+    elif isinstance(packet, Thought | Content) and len(packet.text) > 1:
+        half = len(packet.text) // 2
+        yield from split(msgspec.structs.replace(packet, text=packet.text[:half], at=None), limit)
+        yield from split(msgspec.structs.replace(packet, text=packet.text[half:]), limit)
+    else:
+        raise ValueError(f"a packet `{type(packet).__name__.lower()}` of {size} bytes is over {limit}: put large values elsewhere and say where")
+
+
+# ---- decode ----
+
+_words = msgspec.json.Decoder(AnyWord)
+_packets = msgspec.json.Decoder(AnyPacket)
+_beside = msgspec.json.Decoder(BesideLog)
+
+
+class _Head(Struct):
+    id: str = ""
+    type: str = ""
+
+
+_head = msgspec.json.Decoder(_Head)
+
+
+def decode_entry(frame: bytes | str) -> Entry:
+    """One entry of a log, id included."""
+    if EntryId.parse(_head.decode(frame).id).is_word:
+        return _words.decode(frame)
+    return _packets.decode(frame)
+
+
+def decode_sent(frame: bytes | str) -> FromServer:
+    """Any frame of a server. Raises msgspec.ValidationError where it speaks another protocol."""
+    head = _head.decode(frame)
+    return decode_entry(frame) if head.id and head.type != "receipt" else _beside.decode(frame)
+
+
+def decode_said(frame: str | bytes) -> FromClient:
+    """Any frame of a client; raises BadFrame, which names the field and says what is wrong with it."""
+    if isinstance(frame, bytes):
+        raise BadFrame("binary", "frames are JSON text; this one is binary")
+    try:
+        fields = json.loads(frame, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_int64, parse_float=_finite)
+    except RecursionError:
+        raise BadFrame("too_deep", "the frame is nested too deeply") from None
+    except ValueError as error:
+        raise BadFrame("not_json", f"the frame is no JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise BadFrame("not_an_object", f"a frame is a JSON object; this one is {_json_name(fields)}")
+    kind = fields.get("type")
+    if not isinstance(kind, str) or kind not in _FROM_CLIENT:
+        raise BadFrame("unknown_type", f"a client says {', '.join(_FROM_CLIENT)}; not {_brief(kind)}", "type")
+    for name in fields.keys() & set(_DOOR_FIELDS):
+        raise BadFrame("bad_field", f"`{name}` is not the client's to write: leave it out", name)
+    _check_text(fields, "")
+    return _convert(fields, _FROM_CLIENT[kind], len(frame.encode()))
+
+
+def _convert(fields: dict[str, Any], kind: type[FromClient], size: int) -> FromClient:
+    if issubclass(kind, Word):
+        if size > MAX_BODY - 1024:  # what the door and the log fill in
+            raise BadFrame("too_large", f"a word has at most {MAX_BODY - 1024} bytes, this one {size}", _largest(fields))
+        ref = fields.get("ref")
+        if not isinstance(ref, str) or not re.fullmatch(r"[A-Za-z0-9_-]{16,64}", ref):
+            raise BadFrame("bad_field", f"`ref` is 16 to 64 random characters of A-Z a-z 0-9 _ -, new for each word; not {_brief(ref)}", "ref")
+    try:
+        return msgspec.convert(fields, kind)
+    except msgspec.ValidationError as error:
+        raise BadFrame("bad_field", str(error), _path(str(error), kind)) from None
+
+
+def _path(message: str, kind: type) -> str:
+    """The path that msgspec's sentence is about: `$.a.b` at its end, a field in backticks where one is missing or unknown."""
+    path = found[1] if (found := re.search(r"`\$\.?(.*?)`$", message)) else ""
+    named = re.search(r"(?:required|unknown) field `(.*?)`", message)
+    if named:
+        return f"{path}.{named[1]}" if path else named[1]
+    return path or ("value" if kind is Result else "type")
+
+
+def _largest(fields: dict[str, Any]) -> str:
+    return max(fields, key=lambda name: len(json.dumps(fields[name])))
+
+
+def _brief(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _json_name(value: object) -> str:
+    return {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}.get(type(value), "a number")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        twice = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
+        raise BadFrame("duplicate_key", f"the field {_brief(twice)} stands twice in one object", twice.encode(errors="replace").decode())
+    return fields
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    if (number := float(text)) in (float("inf"), float("-inf")):
+        raise ValueError(f"{text[:30]} does not fit into 64 bits")
+    return number
+
+
+def _int64(text: str) -> int:
+    if len(text) > 20 or not -(1 << 63) <= (number := int(text)) < 1 << 64:
+        raise ValueError(f"{text[:30]} does not fit into 64 bits")
+    return number
+
+
+def _check_text(value: object, path: str) -> None:
+    """A lone surrogate (`"\\ud800"`) is valid JSON and no text: UTF-8 cannot carry it."""
+    match value:
+        case str():
+            if any("\ud800" <= c <= "\udfff" for c in value):
+                raise BadFrame("bad_field", f"`{path}` holds half of a surrogate pair, which is no text", path)
+        case dict():
+            for name, inner in value.items():
+                _check_text(name, path or "a name")
+                _check_text(inner, f"{path}.{name}" if path else name)
+        case list():
+            for i, inner in enumerate(value):
+                _check_text(inner, f"{path}[{i}]")
+
+
+# ---- the table ----
+
+
+class Row(NamedTuple):
+    """One frame in the table of the protocol."""
+
+    name: str
+    sent_by: str
+    fields: tuple[str, ...]
+    about: str
+
+
+def frames() -> list[Row]:
+    """Every frame with who sends it and its fields (`?`: optional), read off the types above."""
+    down = [_row(t, "server", ()) for t in (*get_args(AnyWord), *get_args(AnyPacket), *get_args(BesideLog))]
+    return down + [_row(t, "client", _DOOR_FIELDS) for t in get_args(FromClient)]
+
+
+def _row(kind: type[Struct], sent_by: str, without: tuple[str, ...]) -> Row:
+    always = {"id", "prev", "from", "ref", "turn", "n"} if issubclass(kind, Word | Packet) else set()
+    names = [
+        f.encode_name if f.required or f.encode_name in always else f"{f.encode_name}?"
+        for f in msgspec.structs.fields(kind)
+        if f.encode_name not in without and not (f.name == "at" and issubclass(kind, Packet))
+    ]
+    return Row(str(kind.__struct_config__.tag), sent_by, tuple(names), (kind.__doc__ or "").strip().split("\n")[0])
