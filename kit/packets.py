@@ -4,13 +4,12 @@ A **word** is what a person (or an instance, with `takeover`) says; it opens an 
 A **packet** is what an agent says in the epoch it has heard; its id is `e-n` with n > 0.
 Everything else (`hello`, `receipt`, `error`, ...) travels beside the log and has no id.
 
-The types below are the protocol: `frames()` prints them as the table of the documentation, tests are made from them, and
-`decode_said` accepts from a client exactly what they allow.
+The types below are the protocol: `frames()` reads the table of the documentation off them, tests are made from them, and
+said.py accepts from a client exactly what they allow.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from enum import IntEnum
@@ -72,34 +71,34 @@ class Word(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     ref: str = ""
 
 
-class Prompt(Word):
+class Prompt(Word, frozen=True):
     """Ask an agent; opens the turn `<id>/<agent>`, of the session's default agent where `to` is missing."""
 
     text: str
     to: str | None = None
 
 
-class Stop(Word):
+class Stop(Word, frozen=True):
     """End one turn, or every turn that is open or queued."""
 
     turn: str | None = None
 
 
-class Edit(Word):
+class Edit(Word, frozen=True):
     """End a turn as `replaced` and open a new one with this text, which knows what was said."""
 
     turn: str
     text: str
 
 
-class Answer(Word):
+class Answer(Word, frozen=True):
     """Answer an `ask`, or approve (`yes`) or decline (anything else) an action that waits for approval."""
 
     call: str
     text: str
 
 
-class Result(Word):
+class Result(Word, frozen=True):
     """What came of an action that the client ran: a value, or an error in words."""
 
     call: str
@@ -110,13 +109,13 @@ class Result(Word):
         _one_of(self)
 
 
-class Claim(Word):
+class Claim(Word, frozen=True):
     """'I run this action': only the client whose claim is `applied` may."""
 
     call: str
 
 
-class Takeover(Word):
+class Takeover(Word, frozen=True):
     """An instance takes a turn over, or (`by` is null) gives it away."""
 
     turn: str
@@ -144,19 +143,19 @@ class Packet(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     at: At | None = None
 
 
-class Thought(Packet, kw_only=False):
+class Thought(Packet, frozen=True, kw_only=False):
     """A piece of reasoning."""
 
     text: str
 
 
-class Content(Packet, kw_only=False):
+class Content(Packet, frozen=True, kw_only=False):
     """A piece of the answer."""
 
     text: str
 
 
-class Action(Packet):
+class Action(Packet, frozen=True):
     """A call of a tool: on the `server`, on a `client` that claims it, or on the server once a person approves."""
 
     call: str
@@ -165,7 +164,7 @@ class Action(Packet):
     on: Literal["server", "client", "approve"]
 
 
-class ToolResult(Packet, tag="result"):
+class ToolResult(Packet, frozen=True, tag="result"):
     """What came of an action that ran on the server."""
 
     call: str
@@ -176,7 +175,7 @@ class ToolResult(Packet, tag="result"):
         _one_of(self)
 
 
-class Ask(Packet):
+class Ask(Packet, frozen=True):
     """A question to the person; the stream may go on meanwhile."""
 
     call: str
@@ -184,14 +183,14 @@ class Ask(Packet):
     choices: list[str] | None = None
 
 
-class Document(Packet):
+class Document(Packet, frozen=True):
     """A document that lives in a transcript of its own."""
 
     name: str
     kind: str
 
 
-class End(Packet):
+class End(Packet, frozen=True):
     """The one last packet of a turn; `text` is a sentence for the person where it failed."""
 
     reason: Literal["done", "stopped", "replaced", "failed"]
@@ -268,21 +267,13 @@ FromClient = Said | Renew | Typing
 BesideLog = Hello | Gap | Receipt | Error | Typing | Beat
 FromServer = Entry | BesideLog
 
-_DOOR_FIELDS = ("id", "prev", "from")
-_FROM_CLIENT = {t.__name__.lower(): t for t in get_args(FromClient)}
+DOOR_FIELDS = ("id", "prev", "from")
+"""What the door and the log write; a client that writes one of them is told so."""
 
 
 def _one_of(result: Result | ToolResult) -> None:
     if (result.value is UNSET) == (result.error is UNSET):
         raise ValueError("a result has either `value` or `error`")
-
-
-class BadFrame(Exception):
-    """A client's frame that breaks the protocol: the `code`, a sentence, and the path of the field it is about."""
-
-    def __init__(self, code: ErrorCode, text: str, at: str | None = None) -> None:
-        super().__init__(text)
-        self.error = Error(code=code, text=text, at=at)
 
 
 # ---- encode ----
@@ -325,9 +316,9 @@ def split(packet: AnyPacket, limit: int = MAX_BODY) -> Iterator[AnyPacket]:
 
 # ---- decode ----
 
-_words = msgspec.json.Decoder(AnyWord)
-_packets = msgspec.json.Decoder(AnyPacket)
-_beside = msgspec.json.Decoder(BesideLog)
+_words: msgspec.json.Decoder[AnyWord] = msgspec.json.Decoder(AnyWord)
+_packets: msgspec.json.Decoder[AnyPacket] = msgspec.json.Decoder(AnyPacket)
+_beside: msgspec.json.Decoder[BesideLog] = msgspec.json.Decoder(BesideLog)
 
 
 class _Head(Struct):
@@ -351,101 +342,6 @@ def decode_sent(frame: bytes | str) -> FromServer:
     return decode_entry(frame) if head.id and head.type != "receipt" else _beside.decode(frame)
 
 
-def decode_said(frame: str | bytes) -> FromClient:
-    """Any frame of a client; raises BadFrame, which names the field and says what is wrong with it."""
-    if isinstance(frame, bytes):
-        raise BadFrame("binary", "frames are JSON text; this one is binary")
-    try:
-        fields = json.loads(frame, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_int64, parse_float=_finite)
-    except RecursionError:
-        raise BadFrame("too_deep", "the frame is nested too deeply") from None
-    except ValueError as error:
-        raise BadFrame("not_json", f"the frame is no JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise BadFrame("not_an_object", f"a frame is a JSON object; this one is {_json_name(fields)}")
-    kind = fields.get("type")
-    if not isinstance(kind, str) or kind not in _FROM_CLIENT:
-        raise BadFrame("unknown_type", f"a client says {', '.join(_FROM_CLIENT)}; not {_brief(kind)}", "type")
-    for name in fields.keys() & set(_DOOR_FIELDS):
-        raise BadFrame("bad_field", f"`{name}` is not the client's to write: leave it out", name)
-    _check_text(fields, "")
-    return _convert(fields, _FROM_CLIENT[kind], len(frame.encode()))
-
-
-def _convert(fields: dict[str, Any], kind: type[FromClient], size: int) -> FromClient:
-    if issubclass(kind, Word):
-        if size > MAX_BODY - 1024:  # what the door and the log fill in
-            raise BadFrame("too_large", f"a word has at most {MAX_BODY - 1024} bytes, this one {size}", _largest(fields))
-        ref = fields.get("ref")
-        if not isinstance(ref, str) or not re.fullmatch(r"[A-Za-z0-9_-]{16,64}", ref):
-            raise BadFrame("bad_field", f"`ref` is 16 to 64 random characters of A-Z a-z 0-9 _ -, new for each word; not {_brief(ref)}", "ref")
-    try:
-        return msgspec.convert(fields, kind)
-    except msgspec.ValidationError as error:
-        raise BadFrame("bad_field", str(error), _path(str(error), kind)) from None
-
-
-def _path(message: str, kind: type) -> str:
-    """The path that msgspec's sentence is about: `$.a.b` at its end, a field in backticks where one is missing or unknown."""
-    path = found[1] if (found := re.search(r"`\$\.?(.*?)`$", message)) else ""
-    named = re.search(r"(?:required|unknown) field `(.*?)`", message)
-    if named:
-        return f"{path}.{named[1]}" if path else named[1]
-    return path or ("value" if kind is Result else "type")
-
-
-def _largest(fields: dict[str, Any]) -> str:
-    return max(fields, key=lambda name: len(json.dumps(fields[name])))
-
-
-def _brief(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _json_name(value: object) -> str:
-    return {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}.get(type(value), "a number")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        twice = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
-        raise BadFrame("duplicate_key", f"the field {_brief(twice)} stands twice in one object", twice.encode(errors="replace").decode())
-    return fields
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _finite(text: str) -> float:
-    if (number := float(text)) in (float("inf"), float("-inf")):
-        raise ValueError(f"{text[:30]} does not fit into 64 bits")
-    return number
-
-
-def _int64(text: str) -> int:
-    if len(text) > 20 or not -(1 << 63) <= (number := int(text)) < 1 << 64:
-        raise ValueError(f"{text[:30]} does not fit into 64 bits")
-    return number
-
-
-def _check_text(value: object, path: str) -> None:
-    """A lone surrogate (`"\\ud800"`) is valid JSON and no text: UTF-8 cannot carry it."""
-    match value:
-        case str():
-            if any("\ud800" <= c <= "\udfff" for c in value):
-                raise BadFrame("bad_field", f"`{path}` holds half of a surrogate pair, which is no text", path)
-        case dict():
-            for name, inner in value.items():
-                _check_text(name, path or "a name")
-                _check_text(inner, f"{path}.{name}" if path else name)
-        case list():
-            for i, inner in enumerate(value):
-                _check_text(inner, f"{path}[{i}]")
-
-
 # ---- the table ----
 
 
@@ -461,7 +357,7 @@ class Row(NamedTuple):
 def frames() -> list[Row]:
     """Every frame with who sends it and its fields (`?`: optional), read off the types above."""
     down = [_row(t, "server", ()) for t in (*get_args(AnyWord), *get_args(AnyPacket), *get_args(BesideLog))]
-    return down + [_row(t, "client", _DOOR_FIELDS) for t in get_args(FromClient)]
+    return down + [_row(t, "client", DOOR_FIELDS) for t in get_args(FromClient)]
 
 
 def _row(kind: type[Struct], sent_by: str, without: tuple[str, ...]) -> Row:
