@@ -1,0 +1,81 @@
+# Each target sets up what it needs; when nothing changed, that takes no time. GNU make 3.81 (macOS) is enough.
+#   PYTHON=/path/to/python3.12   the Python to make the environment with
+#   VENV=somewhere               the environment
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+export UV_PYTHON_DOWNLOADS := never
+
+# uv installs in seconds what takes pip half a minute. But it does not read pip's configuration: behind a company's mirror, pip does it.
+install = $(BIN)/uv pip install --python $(BIN)/python --no-deps $(1) \
+	|| { echo "uv could not install; trying pip, which reads its own configuration" >&2; $(BIN)/python -m pip install --no-deps $(1); }
+
+help:
+	@echo "make lab       open JupyterLab on your own copies of the notebooks (in work/)"
+	@echo "make test      check, then run every test: units, promises, notebooks, browser"
+	@echo "make check     linters and types only, in seconds"
+	@echo "make test-all  the same as test on every tested Python that is installed"
+	@echo "make bench     measure, against the bare libraries in the same run"
+	@echo "make soak      faults at random for a long time"
+	@echo "make lock      resolve requirements*.lock again (UPGRADE=--upgrade: to the newest)"
+	@echo "make clean     remove environments and caches, never work/"
+
+lab: $(VENV)/.lab
+	@$(BIN)/python -m kit lab
+
+check: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+test: check
+	$(BIN)/python -m tests.prerequisites
+	$(BIN)/python -m pytest --nbval tests $(wildcard notebooks)
+
+test-all: test
+	@for version in 3.11 3.12 3.13; do \
+		if [ "$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')" = $$version ]; then continue; fi; \
+		if python=$$(PYTHON= .ci/find-python $$version); then $(MAKE) test VENV=.setup/$$version PYTHON=$$python || exit 1; fi; \
+	done
+
+bench: $(VENV)/.test
+	$(BIN)/python -m tests.bench
+
+soak: $(VENV)/.test
+	$(BIN)/python -m tests.soak
+
+# No hashes and no addresses: one lock for every platform, and for whoever installs from a mirror.
+COMPILE = $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --fork-strategy fewest \
+	--custom-compile-command "make lock" --no-annotate --no-emit-index-url --no-emit-find-links $(UPGRADE)
+lock: $(VENV)/.made
+	$(COMPILE) pyproject.toml -o requirements.lock
+	$(COMPILE) pyproject.toml --extra test -c requirements.lock -o requirements-test.lock
+
+clean:
+	rm -rf .venv .setup build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find kit tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# An environment is bound to its path: in a folder that was moved, or when its Python has gone, it is made again.
+ifneq ($(shell $(BIN)/python -c 'print("works")' 2>/dev/null) $(shell cat $(VENV)/.made 2>/dev/null),works $(CURDIR))
+.PHONY: $(VENV)/.made
+endif
+
+$(VENV)/.made:
+	@python=$$(PYTHON="$(PYTHON)" .ci/find-python) && echo "Setting up $(VENV) with $$python (once)" \
+		&& "$$python" -m venv --clear $(VENV) \
+		&& { $(BIN)/python -m pip install --disable-pip-version-check uv==$(UV_VERSION) \
+			|| echo "uv could not be installed: pip takes its place" >&2; }
+	@echo "$(CURDIR)" > $@
+
+$(VENV)/.lab: $(VENV)/.made requirements.lock pyproject.toml
+	@echo "Installing JupyterLab and the kit (the first time 80 MB to download)"
+	@$(call install,-r requirements.lock -e .)
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.made requirements-test.lock pyproject.toml
+	@echo "Installing the kit and what its tests need (the first time 200 MB to download)"
+	@$(call install,-r requirements-test.lock -e .)
+	@touch $@
+
+.PHONY: help lab check test test-all bench soak lock clean

@@ -1,0 +1,162 @@
+"""What every test has: a store, on fakeredis and on a real server, and a run that fails when anything was skipped."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from redis import Redis
+from redis.backoff import ConstantBackoff
+from redis.exceptions import ConnectionError as StoreConnectionError
+from redis.retry import Retry
+
+from tests.prerequisites import redis_server
+
+# ---- the store ----
+
+
+class RealStore:
+    """A Redis-compatible server of this test run's own, on a free port of loopback. It keeps nothing unless told to.
+
+    Tests of faults restart it (it forgets everything, or comes back with what it had, under a new run id) and freeze it.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._log = directory / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = _free_port()
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start the server and return when it answers; raises RuntimeError with its log when it does not come up."""
+        options = {"bind": "127.0.0.1", "port": self.port, "save": "", "appendonly": "no", "dir": self._directory}
+        command = [redis_server(), *(str(part) for name, value in options.items() for part in (f"--{name}", value))]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            with self.client() as client:
+                client.ping()
+        except StoreConnectionError:
+            self.kill()
+            raise RuntimeError(f"{command[0]} did not come up:\n{self._log.read_text(errors='replace')}") from None
+
+    def client(self) -> Redis:
+        """A plain client, which waits up to 10 s for a server that is just starting or loading."""
+        patient = Retry(ConstantBackoff(0.02), 500, supported_errors=(StoreConnectionError,))
+        return Redis.from_url(self.url, retry=patient)
+
+    def empty(self) -> None:
+        """Forget everything, and be up: whatever the test before did to it."""
+        if not self.alive:
+            self.start()
+        with self.client() as client:
+            client.flushall()
+
+    def kill(self) -> None:
+        """`kill -9`, and gone when this returns; `start` begins again on the same port, with nothing."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def restart(self, *, keep: bool = False) -> None:
+        """Kill it and start it again on the same port, under a new run id: empty, or (`keep`) with all that it held."""
+        dump = self._directory / "dump.rdb"
+        dump.unlink(missing_ok=True)
+        if keep:
+            with self.client() as client:
+                client.save()
+        self.kill()
+        self.start()
+        dump.unlink(missing_ok=True)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Frozen inside the block (SIGSTOP): its sockets stay open and nothing answers."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealStore]:
+    server = RealStore(tmp_path_factory.mktemp("store"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def real_store(_server: RealStore) -> RealStore:
+    """The real server, empty: for tests that restart, kill or freeze it."""
+    _server.empty()
+    return _server
+
+
+@pytest.fixture
+def real_store_url(real_store: RealStore) -> str:
+    """The URL of the real server, empty: for tests whose instances are processes."""
+    return real_store.url
+
+
+@pytest.fixture(params=["fakeredis", "real"])
+def store(request: pytest.FixtureRequest) -> str:
+    """A store's URL, empty; the test runs once on fakeredis (`fake://<name>`, shared by all who name it) and once on the real server."""
+    if request.param == "fakeredis":
+        return f"fake://{uuid4().hex}"
+    url: str = request.getfixturevalue("real_store_url")
+    return url
+
+
+# ---- nothing is skipped ----
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say why a run without a failed test fails."""
+    if count := _not_run(terminalreporter):
+        terminalreporter.write_line(f"{count} tests were skipped or expected to fail: that counts as failure", red=True)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A skipped test proves nothing, and neither does one that is expected to fail: the run fails."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if exitstatus == pytest.ExitCode.OK and _not_run(reporter):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _not_run(reporter: Any) -> int:
+    return sum(len(reporter.stats.get(outcome, ())) for outcome in ("skipped", "xfailed", "xpassed"))
+
+
+# ---- notebooks ----
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """nbval gives a cell 5 s for its output, whatever its options say; on a busy machine that is too short."""
+    for item in items:
+        if hasattr(item, "output_timeout"):
+            item.output_timeout = 60
