@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -12,7 +11,6 @@ from redis.exceptions import ConnectionError as StoreConnectionError
 from redis.exceptions import TimeoutError as StoreTimeoutError
 
 from tests.conftest import RealStore
-from tests.prerequisites import CHROMIUM, MissingProgram, Program
 
 pytest_plugins = ["pytester"]
 
@@ -103,21 +101,3 @@ def test_a_run_that_skips_anything_fails(pytester: pytest.Pytester, body: str, c
     result = pytester.runpytest_inprocess("-p", "tests.conftest", "-p", "no:asyncio")
     assert result.ret == code
     assert ("that counts as failure" in result.stdout.str()) == (code != pytest.ExitCode.OK)
-
-
-def test_a_missing_program_is_told_with_the_command_that_installs_it() -> None:
-    """Never skipped."""
-    missing = Program("a flux capacitor", lambda: None, apt="flux", brew="--cask flux")
-    with pytest.raises(MissingProgram, match=r"the tests need a flux capacitor.* apt-get install -y flux|brew install --cask flux"):
-        missing.path()
-    assert missing.remedy("darwin") == "brew install --cask flux"
-
-
-def test_a_named_chromium_that_is_not_there_is_not_replaced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Who sets CHROMIUM means it."""
-    monkeypatch.setenv("CHROMIUM", str(tmp_path / "chromium"))
-    with pytest.raises(MissingProgram, match="CHROMIUM"):
-        CHROMIUM.path()
-    (tmp_path / "chromium").write_text("#!/bin/sh\n")
-    (tmp_path / "chromium").chmod(0o755)
-    assert CHROMIUM.path() == str(tmp_path / "chromium")

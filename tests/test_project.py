@@ -28,7 +28,7 @@ TESTED = [line.rpartition(" ")[2] for line in PROJECT["classifiers"] if re.searc
 def _lock(name: str) -> dict[str, Requirement]:
     """Package name -> its line; a package that stands twice would be pinned differently for different people."""
     lines = [line for line in (ROOT / name).read_text().splitlines() if not line.startswith("#")]
-    pins = {canonicalize_name(pin.name): pin for pin in map(Requirement, lines)}
+    pins: dict[str, Requirement] = {canonicalize_name(pin.name): pin for pin in map(Requirement, lines)}
     assert len(pins) == len(lines)
     return pins
 
@@ -77,8 +77,8 @@ def test_what_runs_the_tests_is_what_is_locked() -> None:
 def test_a_lock_is_for_every_platform_and_every_index(name: str) -> None:
     """Markers instead of a lock per platform; no address, no path, no hash (a mirror's files may have others)."""
     text = (ROOT / name).read_text()
-    assert re.search(r"^colorama==\S+ ; sys_platform == 'win32'$", text, re.M)
-    assert re.search(r"^appnope==\S+ ; sys_platform == 'darwin'$", text, re.M)
+    assert re.search(r"^colorama==\S+ ; sys_platform == 'win32'$", text, re.MULTILINE)
+    assert re.search(r"^appnope==\S+ ; sys_platform == 'darwin'$", text, re.MULTILINE)
     assert not re.search(r"--|://|@|file:|/", text)
 
 
