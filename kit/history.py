@@ -60,5 +60,13 @@ class History(Sequence[Entry]):
         return next((e for e in self.entries if isinstance(e, Result | ToolResult) and e.call == call), None)
 
 
+HAND_OVER = "hand over"
+"""The message of a cancellation that only moves a turn: another instance goes on, so what runs at the provider is left running."""
+
+
+class AgentError(Exception):
+    """An agent cannot go on. `str(error)` is one sentence for the person who asked; the turn ends `failed` with it."""
+
+
 Agent = Callable[[History], AsyncIterator[AnyPacket]]
 """`async def agent(history): yield Content("hello")`: state in, packets out."""

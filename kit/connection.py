@@ -1,0 +1,256 @@
+"""Connection: one client's socket: hello, the log after its cursor, then what comes; words in, receipts out.
+
+It turns live in the same loop step in which its cursor equals the feed's, so nothing is lost and nothing twice. A reader that falls
+behind leaves the fan-out with its cursor and reads the log at its own pace: its memory is one socket buffer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from http import HTTPStatus
+from typing import Literal, Protocol
+
+import msgspec
+
+from kit.auth import Door, Identity, Refused, Visit
+from kit.feed import Feed
+from kit.instance import Instance
+from kit.packets import START, Beat, CloseCode, EntryId, Error, Gap, Hello, Renew, Typing, Word, encode
+from kit.said import BadFrame, decode_said
+from kit.store import StoreError
+from kit.transcript import Log, Opened
+
+log = logging.getLogger("kit.connection")
+Reason = Literal["trimmed", "lost", "other log", "future"]
+BEAT = 10.0
+"""Seconds between two beats."""
+BEHIND = 128 * 1024
+"""Bytes in the socket's buffer from which on a reader is slow."""
+_BEAT = encode(Beat())
+
+
+class Socket(Protocol):
+    """What a connection needs of a WebSocket, whoever serves it."""
+
+    def __aiter__(self) -> AsyncIterator[str | bytes]:
+        """The messages, until the socket closes."""
+
+    async def send(self, frame: bytes) -> None:
+        """Send a text frame; waits while the buffer is full. Raises Closed."""
+
+    def send_now(self, frame: bytes) -> int:
+        """Send a text frame without waiting; gives the bytes that now wait in the buffer."""
+
+    async def close(self, code: int, reason: str = "") -> None: ...
+
+
+class Closed(Exception):
+    """The socket is closed."""
+
+
+class Flooding(Exception):
+    """The client says more than anybody could read."""
+
+
+class Budget:
+    """A token bucket: how much a client may say. A word costs 20, any other frame 1; 20,000 at once, 2,000 more each second."""
+
+    def __init__(self, size: float = 20_000, refill: float = 2_000, clock: Callable[[], float] = time.monotonic) -> None:
+        self.size, self.refill, self.clock = size, refill, clock
+        self.left, self.then = size, clock()
+
+    def spend(self, cost: float) -> None:
+        """Raises Flooding where nothing is left."""
+        now = self.clock()
+        self.left = min(self.size, self.left + (now - self.then) * self.refill) - cost
+        self.then = now
+        if self.left < 0:
+            raise Flooding
+
+
+class Connection:
+    """One visit, from hello to close."""
+
+    def __init__(self, socket: Socket, visit: Visit, instance: Instance, door: Door, *, beat: float = BEAT, budget: Budget | None = None) -> None:
+        self.socket, self.visit, self.instance, self.door = socket, visit, instance, door
+        self.identity = visit.identity
+        self.cursor = START
+        self.feed: Feed
+        self.log: Log
+        self._beat = beat
+        self._budget = budget or Budget()
+        self._behind = asyncio.Event()
+        self._renewed = asyncio.Event()
+
+    async def serve(self) -> None:
+        """Talk until the socket closes."""
+        try:
+            self.feed = await self.instance.feed(self.visit.session)
+            self.feed.viewers.add(self)
+            try:
+                await self._talk()
+            finally:
+                self.feed.viewers.discard(self)
+                self.feed.live.discard(self)
+                self.instance.forget(self.visit.session)
+        except* Closed:
+            pass
+        except* StoreError as errors:
+            log.warning("session %s: the store does not answer: %s", self.visit.session, errors.exceptions[0])
+            await self.socket.close(CloseCode.RESTART, "1000")
+
+    async def _talk(self) -> None:
+        await self._hello()
+        async with asyncio.TaskGroup() as tasks:
+            others = [tasks.create_task(work()) for work in (self._pump, self._beats, self._expire)]
+            try:
+                await self._listen()
+            finally:
+                for task in others:
+                    task.cancel()
+
+    # ---- down ----
+
+    def push(self, frame: bytes, id: EntryId) -> bool:
+        """The feed's next entry; False when the client is too slow for the fan-out."""
+        self.cursor = id
+        if self.socket.send_now(frame) > BEHIND:
+            self._behind.set()
+            return False
+        return True
+
+    def beside(self, frame: bytes) -> None:
+        """Something that is not in the log, and not worth waiting for a slow reader."""
+        if self in self.feed.live:
+            self.socket.send_now(frame)
+
+    def nudge(self) -> None:
+        """Something is new: leave the fan-out and look."""
+        self._behind.set()
+
+    async def _hello(self) -> None:
+        transcript = self.instance.transcript
+        opened = await transcript.open(self.visit.session)
+        if opened.log.name != self.feed.log.name:
+            await self.instance.reopen(self.visit.session)
+        self.log = opened.log
+        self.cursor, reason = await self._start(opened)
+        ticket = None
+        if self.visit.origin is not None:
+            ticket = await self.door.ticket(self.identity, self.visit.session, self.visit.origin)
+        status: Literal["fresh", "resumed", "gap"] = "gap" if reason else "resumed" if self.visit.after is not None else "fresh"
+        after = str(self.cursor)
+        hello = Hello(
+            session=self.visit.session, log=self.log.name, after=after, head=str(opened.head), status=status, reason=reason, ticket=ticket
+        )
+        await self.socket.send(encode(hello))
+        if reason:
+            await self.socket.send(encode(Gap(log=self.log.name, after=after, reason=reason)))
+
+    async def _start(self, opened: Opened) -> tuple[EntryId, Reason | None]:
+        """Where this visit begins, with the reason where its own cursor can't be served."""
+        cursor, reason = self._asked(opened)
+        if reason is None:
+            following = await self.instance.transcript.read(opened.log, cursor, 1)
+            if (following[0].before if following else opened.head) == cursor:
+                return cursor, None
+        first = await self.instance.transcript.read(opened.log, START, 1)
+        begin = first[0].before if first else opened.head
+        return begin, reason or ("trimmed" if cursor < begin or cursor == START else "lost")
+
+    def _asked(self, opened: Opened) -> tuple[EntryId, Reason | None]:
+        if self.visit.after is None:
+            return START, None
+        try:
+            cursor = EntryId.parse(self.visit.after)
+        except ValueError:
+            return START, "future" if re.fullmatch(r"\d+-\d+", self.visit.after) else "other log"
+        if self.visit.log not in (None, opened.log.name):
+            return cursor, "lost" if self.visit.log == opened.was else "other log"
+        return cursor, "future" if cursor > opened.head else None
+
+    async def _pump(self) -> None:
+        """Read the log up to where the feed stands, turn live, and again whenever the client fell behind."""
+        while True:
+            if self.log.name != self.feed.log.name:
+                self.log = self.feed.log
+                await self._gap("lost")
+            elif self.cursor == self.feed.cursor:
+                self._behind.clear()
+                self.feed.live.add(self)
+                await self._behind.wait()
+                self.feed.live.discard(self)
+            elif self.cursor > self.feed.cursor:
+                await self.feed.catch_up()
+            else:
+                await self._read_on()
+
+    async def _read_on(self) -> None:
+        entries = await self.instance.transcript.read(self.log, self.cursor)
+        if not entries or entries[0].before != self.cursor:
+            await self._gap("trimmed" if entries else "lost")
+            return
+        for entry in entries:
+            await self.socket.send(entry.frame())
+            self.cursor = entry.id
+
+    async def _gap(self, reason: Reason) -> None:
+        first = await self.instance.transcript.read(self.log, START, 1)
+        self.cursor = first[0].before if first else self.feed.cursor
+        await self.socket.send(encode(Gap(log=self.log.name, after=str(self.cursor), reason=reason)))
+
+    async def _beats(self) -> None:
+        while True:
+            await asyncio.sleep(self._beat)
+            await self.socket.send(_BEAT)
+
+    async def _expire(self) -> None:
+        """Close when the credentials run out, unless they are renewed."""
+        while (left := self.identity.expires - self.door.clock()) > 0:
+            self._renewed.clear()
+            try:
+                async with asyncio.timeout(min(left, 3600.0)):
+                    await self._renewed.wait()
+            except TimeoutError:
+                pass
+        await self.socket.close(CloseCode.EXPIRED, "the credentials have expired: come back with new ones")
+
+    # ---- up ----
+
+    async def _listen(self) -> None:
+        try:
+            async for frame in self.socket:
+                await self._hear(frame)
+        except Flooding:
+            await self.socket.close(CloseCode.FLOODING, "too many words: slow down")
+
+    async def _hear(self, frame: str | bytes) -> None:
+        self._budget.spend(1)
+        try:
+            said = decode_said(frame)
+        except BadFrame as bad:
+            await self.socket.send(encode(bad.error))
+            return
+        match said:
+            case Word():
+                self._budget.spend(20)
+                await self.socket.send(encode(await self.instance.say(self.visit.session, said, self.identity.name)))
+            case Renew(token=token):
+                await self._renew(token)
+            case Typing():
+                await self.instance.tell(self.feed, encode(msgspec.structs.replace(said, from_=self.identity.name)))
+
+    async def _renew(self, token: str) -> None:
+        try:
+            fresh = self.door.read_token(token)
+            if fresh.name != self.identity.name or fresh.session not in ("*", self.visit.session):
+                raise Refused(HTTPStatus.UNAUTHORIZED, "the token is somebody else's")
+        except Refused as refused:
+            await self.socket.send(encode(Error(code="bad_token", text=str(refused), at="token")))
+        else:
+            self.identity = fresh
+            self._renewed.set()

@@ -1,0 +1,124 @@
+"""Feed: one instance's ear on one session: it follows the log, knows what it means, and lets viewers and turns hear.
+
+Entries come by three ways: the instance's shared read, an own append that the store has just acknowledged, and a read that somebody
+needed at once. All go through `accept`, which takes each id's successor and nothing else; so it does not matter which way is first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from kit.history import History
+from kit.packets import START, At, Entry, EntryId, decode_entry
+from kit.projection import Projection
+from kit.transcript import Opened, Stored, Transcript
+
+
+class Viewer(Protocol):
+    """Who sees the entries as they come; `push` says False when it can't keep up and will read the log by itself."""
+
+    def push(self, frame: bytes, id: EntryId) -> bool: ...
+    def beside(self, frame: bytes) -> None: ...
+    def nudge(self) -> None: ...
+
+
+class Listener(Protocol):
+    """A turn that hears what is not just text: words, ends, calls."""
+
+    def hear(self) -> None: ...
+
+
+class Feed:
+    """The log of a session as far as this instance has heard it (`cursor`)."""
+
+    def __init__(self, transcript: Transcript, opened: Opened) -> None:
+        self.transcript = transcript
+        self.log = opened.log
+        self.cursor = opened.head
+        self.live: set[Viewer] = set()
+        self.viewers: set[Viewer] = set()
+        self.turns: dict[str, Listener] = {}
+        self._projection: Projection | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The last word that was heard here."""
+        return self.cursor.epoch
+
+    def accept(self, entries: Sequence[Stored], *, own: bool = False) -> None:
+        """Take in entries in log order. Own ones (just acknowledged) wait for the shared read when something lies between."""
+        for entry in entries:
+            if entry.id <= self.cursor:
+                continue
+            if entry.before != self.cursor:
+                if own:
+                    return
+                self._leave_behind()  # trimmed or lost in between: each viewer finds out, and is told, by reading
+            self._take(entry)
+
+    def _take(self, entry: Stored) -> None:
+        self.cursor = entry.id
+        matters = self._projection is not None and self._projection.fold(entry.id, entry.body)
+        if self.live:
+            frame = entry.frame()
+            behind = [viewer for viewer in self.live if not viewer.push(frame, entry.id)]
+            self.live.difference_update(behind)
+        if matters:
+            for turn in list(self.turns.values()):
+                turn.hear()
+
+    def _leave_behind(self) -> None:
+        for viewer in self.live:
+            viewer.nudge()
+        self.live.clear()
+
+    async def catch_up(self) -> None:
+        """Hear all that the log holds now."""
+        while entries := await self.transcript.read(self.log, self.cursor):
+            self.accept(entries)
+
+    async def projection(self) -> Projection:
+        """What the log means up to `cursor`; read once, then kept up."""
+        while self._projection is None:
+            log, fresh = self.log, Projection()
+            while self.log is log and fresh.head < self.cursor:
+                entries = [entry for entry in await self.transcript.read(log, fresh.head) if entry.id <= self.cursor]
+                for entry in entries:
+                    fresh.fold(entry.id, entry.body)
+                if not entries:
+                    break
+            if self.log is log:  # and since the last read nothing else ran: `fresh` stands where `cursor` stands
+                self._projection = fresh
+        return self._projection
+
+    async def append(self, bodies: Sequence[tuple[bytes, At | None]]) -> None:
+        """Add packets in the epoch heard here, and let them be heard; raises Unheard, Gone or the store's error."""
+        self.accept(await self.transcript.append(self.log, self.epoch, bodies), own=True)
+
+    async def history(self, turn: str) -> tuple[History, EntryId]:
+        """The log as the agent of a turn gets it, and the id up to which it was read."""
+        entries: list[Entry] = []
+        head = START
+        while batch := await self.transcript.read(self.log, head, 2000):
+            entries.extend(_entry(stored) for stored in batch)
+            head = batch[-1].id
+        return History(tuple(entries), turn), head
+
+    def move(self, opened: Opened) -> None:
+        """The session has another log now: everybody starts over."""
+        self.log, self.cursor, self._projection = opened.log, opened.head, None
+        self._leave_behind()
+        for viewer in self.viewers:
+            viewer.nudge()
+        for turn in list(self.turns.values()):
+            turn.hear()
+
+
+def _entry(stored: Stored) -> Entry:
+    entry = decode_entry(stored.frame())
+    if stored.at is None:
+        return entry
+    return msgspec.structs.replace(entry, at=msgspec.json.decode(stored.at, type=At))

@@ -1,0 +1,286 @@
+"""Instance: what one process adds to the store: its ears, its turns, and an eye on turns that nobody runs.
+
+Connections come and go without it noticing; other instances come and go without anybody noticing. All it keeps could be read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import msgspec
+
+from kit.feed import Feed
+from kit.history import Agent
+from kit.packets import START, Answer, Edit, EntryId, Prompt, Receipt, Result, Said
+from kit.projection import Projection
+from kit.store import StoreError
+from kit.transcript import Gone, Spoken, Stored, Transcript
+from kit.turn import Run
+
+log = logging.getLogger("kit.instance")
+
+
+class Instance:
+    """One instance over one store. `agents` by name; the first is the sessions' default. `keep`: entries a log holds before it is trimmed."""
+
+    def __init__(
+        self,
+        transcript: Transcript,
+        agents: Mapping[str, Agent],
+        *,
+        keep: int = 20_000,
+        rng: random.Random | None = None,
+        **turn_options: Any,
+    ) -> None:
+        if not agents:
+            raise ValueError("an instance needs at least one agent: pass agents={'agent': my_agent}")
+        self.transcript = transcript
+        self.agents = dict(agents)
+        self.default = next(iter(self.agents))
+        self.keep = keep
+        self._rng = rng or random.Random()
+        self._turn_options = turn_options
+        self._feeds: dict[str, Feed] = {}
+        self._opening: dict[str, asyncio.Lock] = {}
+        self._runs: dict[tuple[str, str], tuple[Run, asyncio.Task[None]]] = {}
+        self._tasks: asyncio.TaskGroup
+        self._bell = secrets.token_urlsafe(9)
+        self._look = [asyncio.Event() for _ in range(transcript.shards)]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Instance]:
+        """Listen, renew and look for orphans while the block runs; at its end the turns are handed over."""
+        await self.transcript.agree()
+        async with asyncio.TaskGroup() as self._tasks:
+            shards = range(self.transcript.shards)
+            service = [self._tasks.create_task(self._renew())]
+            service += [self._tasks.create_task(work(s)) for s in shards for work in (self._listen, self._adopt)]
+            try:
+                yield self
+                await self.hand_over()
+            finally:
+                for task in (*service, *(task for _, task in self._runs.values())):
+                    task.cancel()
+
+    # ---- sessions ----
+
+    async def feed(self, session: str) -> Feed:
+        """This instance's ear on a session, opened where it is not yet."""
+        async with self._opening.setdefault(session, asyncio.Lock()):
+            if not (feed := self._feeds.get(session)):
+                feed = self._feeds[session] = Feed(self.transcript, await self.transcript.open(session))
+                await self._ring(feed.log.shard)
+            return feed
+
+    async def reopen(self, session: str) -> None:
+        """The session may have another log now: look, and move there."""
+        if feed := self._feeds.get(session):
+            opened = await self.transcript.open(session)
+            if opened.log.name != feed.log.name:
+                log.warning("session %s: its log was replaced", session)
+                feed.move(opened)
+                await self._ring(feed.log.shard)
+
+    def forget(self, session: str) -> None:
+        """Close the ear on a session that nobody here needs."""
+        feed = self._feeds.get(session)
+        if feed and not feed.viewers and not feed.turns:
+            del self._feeds[session]
+            self._opening.pop(session, None)
+
+    # ---- words ----
+
+    async def say(self, session: str, word: Said, name: str) -> Receipt:
+        """Say a word for somebody, and tell what became of it."""
+        word = msgspec.structs.replace(word, from_=name)
+        while True:
+            feed = await self.feed(session)
+            try:
+                return await self._say(feed, word)
+            except Gone:
+                await self.reopen(session)
+
+    async def _say(self, feed: Feed, word: Said) -> Receipt:
+        projection = await feed.projection()
+        if not isinstance(word, Prompt):  # it is about something that another instance may have just said
+            await feed.catch_up()
+        if isinstance(word, Prompt):
+            word = msgspec.structs.replace(word, to=word.to or self.default)
+        if reason := self._refusal(projection, word):
+            return Receipt(ref=word.ref, status="refused", reason=reason)
+        agent, feeds, by = _opens(word), _feeds(word, projection), secrets.token_urlsafe(9)
+        spoken = await self.transcript.say(feed.log, word, agent=agent, feeds=feeds, by=by)
+        if spoken.entry:
+            feed.accept([spoken.entry], own=True)
+        if feed.cursor < spoken.id:
+            await feed.catch_up()
+        if spoken.known:
+            return _duplicate(word, spoken, spoken.late or spoken.id in projection.late)
+        late = spoken.id in projection.late
+        if late:
+            await self.transcript.settle(feed.log, word, spoken)
+        if spoken.leased and not (late and await self._let_go(feed, spoken, feeds or f"{spoken.id}/{agent}", by)):
+            self._start(feed, feeds or f"{spoken.id}/{agent}", by, first=not feeds)
+        return Receipt(ref=word.ref, status="too_late" if late else "applied", id=str(spoken.id))
+
+    def _refusal(self, projection: Projection, word: Said) -> str | None:
+        if isinstance(word, Prompt) and word.to not in self.agents:
+            return f"there is no agent {word.to!r:.60} here: address one of {', '.join(self.agents)}"
+        return projection.refusal(word)
+
+    async def _let_go(self, feed: Feed, spoken: Spoken, turn: str, by: str) -> bool:
+        """Give back the lease that came with a word that changed nothing; False where a later word may have made the turn runnable."""
+        return await self.transcript.release(feed.log, turn, by, open=False, heard=spoken.id.epoch)
+
+    # ---- turns ----
+
+    def _start(self, feed: Feed, turn: str, by: str, *, first: bool) -> None:
+        run = Run(feed, turn, self.agents[turn.partition("/")[2]], by=by, rng=self._rng, **self._turn_options)
+        task = self._tasks.create_task(self._run(run, first), name=f"turn {turn}")
+        self._runs[feed.log.session, turn] = run, task
+
+    async def _run(self, run: Run, first: bool) -> None:
+        try:
+            await run.run(first=first)
+            await self._trim(run.feed)
+        except Exception:  # one turn must not take the instance with it; it goes on when its lease has run out
+            log.exception("session %s, turn %s: the run broke", run.log.session, run.turn)
+        finally:
+            del self._runs[run.log.session, run.turn]
+            self.forget(run.log.session)
+
+    async def _trim(self, feed: Feed) -> None:
+        """Keep the log bounded: whole epochs go, from the front, never past a turn that is open."""
+        projection = await feed.projection()
+        if before := projection.surplus(self.keep):
+            await self.transcript.trim(feed.log, before)
+            projection.forget(before)
+
+    async def hand_over(self) -> None:
+        """Give every turn to the other instances, at once."""
+        for run, _ in self._runs.values():
+            run.leave()
+        if tasks := [task for _, task in self._runs.values()]:
+            await asyncio.wait(tasks, timeout=5.0)
+
+    # ---- what an instance does all the time ----
+
+    async def _listen(self, shard: int) -> None:
+        """The shared read: one blocking command follows all logs of a shard, and its own few streams."""
+        own: dict[str, EntryId] = {}
+        delay = 0.01
+        while True:
+            try:
+                if not own:
+                    own = await self._own_streams(shard)
+                feeds = {f.log.stream: f for f in self._feeds.values() if f.log.shard == shard}
+                found = await self.transcript.follow({**own, **{stream: f.cursor for stream, f in feeds.items()}}, block=5.0)
+                delay = 0.01
+                for stream, entries in found.items():
+                    if stream in own:
+                        own[stream] = entries[-1].id
+                        await self._told(shard, stream, entries)
+                    elif feeds[stream].log.stream == stream:
+                        feeds[stream].accept(entries)
+            except StoreError as error:
+                log.warning("waiting for the store: %s", error)
+                await asyncio.sleep(self._rng.uniform(0, delay))
+                delay = min(2 * delay, 1.0)
+                await self._after_restart(shard)
+
+    async def _own_streams(self, shard: int) -> dict[str, EntryId]:
+        wake, around = self.transcript.wake_key(shard), self.transcript.around_key(shard)
+        return {self._bell_key(shard): START, wake: await self.transcript.last(wake), around: await self.transcript.last(around)}
+
+    async def _told(self, shard: int, stream: str, entries: Sequence[Stored]) -> None:
+        if stream == self.transcript.wake_key(shard):
+            await self._woken(shard, {entry.body.decode().partition("}:")[2] for entry in entries})
+        elif stream == self.transcript.around_key(shard):
+            for entry in entries:
+                session, _, frame = entry.body.partition(b" ")
+                if feed := self._feeds.get(session.decode()):
+                    for viewer in feed.viewers:
+                        viewer.beside(frame)
+
+    async def tell(self, feed: Feed, frame: bytes) -> None:
+        """Send a frame around the log to everybody in the session, on every instance."""
+        await self.transcript.tell(feed.log, frame)
+
+    async def _woken(self, shard: int, sessions: set[str]) -> None:
+        for session in sessions:
+            await self.reopen(session)
+        self._look[shard].set()
+
+    async def _after_restart(self, shard: int) -> None:
+        """A restarted store may have lost the tail of its logs: every session is opened again, and moves to a new log."""
+        with suppress(*StoreError):
+            for session in [s for s, f in self._feeds.items() if f.log.shard == shard and f.log.generation != self.transcript.store.generation]:
+                await self.reopen(session)
+
+    async def _ring(self, shard: int) -> None:
+        """Let the shared read begin again, with one more log to follow."""
+        await self.transcript.ring(self._bell_key(shard))
+
+    def _bell_key(self, shard: int) -> str:
+        return f"{{{shard}}}:bell:{self._bell}"
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self.transcript.lease / 3)
+            for shard in range(self.transcript.shards):
+                held = [(run.log, run.turn, run.by) for run, _ in self._runs.values() if run.log.shard == shard]
+                if held:
+                    with suppress(*StoreError):  # the next round tries again; a lease lost is a turn taken over, not a turn lost
+                        await self.transcript.renew(held)
+
+    async def _adopt(self, shard: int) -> None:
+        """Look for turns that are open and unleased: each quarter lease, when a lease is due to end, and when woken."""
+        look = self._look[shard]
+        while True:
+            wait = self.transcript.lease / 4
+            with suppress(*StoreError):
+                wait = min(wait, await self._take_orphans(shard))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await look.wait()
+            look.clear()
+
+    async def _take_orphans(self, shard: int) -> float:
+        """Take up what nobody runs; gives the seconds until the next of the other leases ends."""
+        known = [(s, t) for s, t in await self.transcript.open_turns(shard) if t.partition("/")[2] in self.agents]
+        others = [turn for turn in known if turn not in self._runs]
+        left = await self.transcript.time_left(others)
+        for (session, turn), seconds in zip(others, left, strict=True):
+            if seconds < 0 and (session, turn) not in self._runs:
+                feed, by = await self.feed(session), secrets.token_urlsafe(9)
+                if await self.transcript.take(feed.log, turn, by):
+                    self._start(feed, turn, by, first=False)
+        return min((seconds + 0.002 for seconds in left if seconds >= 0), default=self.transcript.lease)
+
+
+def _opens(word: Said) -> str:
+    """The agent of the turn that a word opens."""
+    match word:
+        case Prompt(to=str(agent)):
+            return agent
+        case Edit(turn=turn):
+            return turn.partition("/")[2]
+        case _:
+            return ""
+
+
+def _feeds(word: Said, projection: Projection) -> str:
+    """The turn that a word makes runnable."""
+    return projection.calls[word.call].turn if isinstance(word, Answer | Result) else ""
+
+
+def _duplicate(word: Said, spoken: Spoken, late: bool) -> Receipt:
+    if not spoken.same:
+        return Receipt(ref=word.ref, status="refused", reason="this `ref` was used for another word: make a new one for each")
+    return Receipt(ref=word.ref, status="duplicate", id=str(spoken.id), was="too_late" if late else "applied")

@@ -1,0 +1,220 @@
+"""Server: an instance on a port: the upgrade, the door, and a connection for each visit.
+
+    async with serve(agent, store="redis://127.0.0.1:6379/0") as server:
+        async with connect(server.url, token=server.token("ann"), session="demo") as session:
+            await session.prompt("What is the weather in Oslo?")
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from websockets import ConnectionClosed, Headers, Request, Response, Subprotocol
+from websockets.asyncio.connection import broadcast
+from websockets.asyncio.server import Server as WebSocketServer
+from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import serve as serve_websocket
+
+from kit.auth import ANY_SESSION, COOKIE, TICKET, Door, Refused, Visit
+from kit.connection import BEAT, Closed, Connection
+from kit.history import Agent
+from kit.instance import Instance
+from kit.packets import MAX_FRAME, SUBPROTOCOL, CloseCode
+from kit.store import Store, open_store
+from kit.transcript import DAY, Transcript
+
+log = logging.getLogger("kit.server")
+
+
+class _Socket:
+    """A `websockets` connection as `Connection` needs it."""
+
+    def __init__(self, websocket: ServerConnection) -> None:
+        self.websocket = websocket
+
+    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+        with suppress(ConnectionClosed):
+            async for message in self.websocket:
+                yield message
+
+    async def send(self, frame: bytes) -> None:
+        try:
+            await self.websocket.send(frame, text=True)
+        except ConnectionClosed as closed:
+            raise Closed from closed
+
+    def send_now(self, frame: bytes) -> int:
+        broadcast((self.websocket,), frame, text=True)
+        return self.websocket.transport.get_write_buffer_size()
+
+    async def close(self, code: int, reason: str = "") -> None:
+        await self.websocket.close(code, reason)
+
+
+class Server:
+    """A running server: its `url`, its `door`, its `instance`."""
+
+    def __init__(self, instance: Instance, door: Door, *, beat: float, max_duration: float | None) -> None:
+        self.instance = instance
+        self.door = door
+        self.beat = beat
+        self.max_duration = max_duration
+        self.connections: set[Connection] = set()
+        self._websockets: WebSocketServer
+        self._visits: dict[ServerConnection, Visit] = {}
+
+    @property
+    def port(self) -> int:
+        return int(next(iter(self._websockets.sockets)).getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        host = next(iter(self._websockets.sockets)).getsockname()[0]
+        return f"ws://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    def token(self, name: str, session: str = ANY_SESSION, ttl: float = 3600.0) -> str:
+        """A token for `name`: a JWT for `Authorization: Bearer`, good for one session or all."""
+        return self.door.issue(name, session, ttl)
+
+    # ---- before the 101 ----
+
+    async def _admit(self, websocket: ServerConnection, request: Request) -> Response | None:
+        try:
+            if request.method == "POST":
+                return await self._issue(request)
+            self._visits[websocket] = await self.door.admit(request.path, request.headers)
+            websocket.connection_lost_waiter.add_done_callback(lambda _: self._visits.pop(websocket, None))
+            return None
+        except Refused as refused:
+            return _respond(refused.status, f"{refused}\n", _refusal_headers(refused.status))
+
+    async def _issue(self, request: Request) -> Response:
+        """`POST /ticket` (bearer; `?session=&origin=`) gives a ticket, `POST /cookie` (a ticket as bearer) turns one into the cookie."""
+        url = urlsplit(request.path)
+        origin = request.headers.get("Origin")
+        query = parse_qs(url.query)
+        match url.path:
+            case "/ticket":
+                identity = self.door.bearer(request.headers.get("Authorization", ""))
+                session = query.get("session", [identity.session])[0]
+                if identity.session not in (ANY_SESSION, session) or session == ANY_SESSION:
+                    raise Refused(HTTPStatus.UNAUTHORIZED, "say for which session (?session=...); the token must be good for it")
+                ticket = await self.door.ticket(identity, session, query.get("origin", [origin])[0])
+                return _respond(HTTPStatus.OK, json.dumps({"ticket": ticket}) + "\n", {"Content-Type": "application/json"})
+            case "/cookie":
+                self.door.check_origin(origin)
+                ticket = request.headers.get("Authorization", "").removeprefix("Bearer ").removeprefix(TICKET)
+                identity = await self.door.spend(ticket, None, origin)
+                token = self.door.issue(identity.name, identity.session, identity.expires - self.door.clock())
+                cookie = f"{COOKIE}={token}; HttpOnly; SameSite=Strict; Path=/"
+                return _respond(HTTPStatus.OK, "{}\n", {"Content-Type": "application/json", "Set-Cookie": cookie, **_cors(origin)})
+            case _:
+                raise Refused(HTTPStatus.NOT_FOUND, "POST goes to /ticket or /cookie")
+
+    # ---- after it ----
+
+    async def _serve(self, websocket: ServerConnection) -> None:
+        visit = self._visits.pop(websocket)
+        connection = Connection(_Socket(websocket), visit, self.instance, self.door, beat=self.beat)
+        self.connections.add(connection)
+        try:
+            async with asyncio.timeout(self.max_duration):
+                await connection.serve()
+        except TimeoutError:
+            await websocket.close(CloseCode.RESTART, "0")
+        finally:
+            self.connections.discard(connection)
+
+    async def cut(self, session: str | None = None) -> None:
+        """Drop the sockets of a session (or all) without a closing handshake, as a bad network does."""
+        for connection in list(self.connections):
+            if session in (None, connection.visit.session):
+                connection.socket.websocket.transport.abort()  # type: ignore[attr-defined]  # ours are `_Socket`s
+
+
+def _respond(status: HTTPStatus, text: str, headers: Mapping[str, str]) -> Response:
+    body = text.encode()
+    base = {"Content-Type": "text/plain; charset=utf-8", "Content-Length": str(len(body)), "Connection": "close", "Cache-Control": "no-store"}
+    return Response(status.value, status.phrase, Headers({**base, **headers}), body)
+
+
+def _refusal_headers(status: HTTPStatus) -> dict[str, str]:
+    match status:
+        case HTTPStatus.UPGRADE_REQUIRED:
+            return {"Upgrade": "websocket"}  # RFC 9110 section 15.5.22: the response must name the protocol
+        case HTTPStatus.UNAUTHORIZED:
+            return {"WWW-Authenticate": "Bearer"}  # RFC 9110 section 15.5.2
+        case _:
+            return {}
+
+
+def _cors(origin: str | None) -> dict[str, str]:
+    return {} if origin is None else {"Access-Control-Allow-Origin": origin, "Access-Control-Allow-Credentials": "true", "Vary": "Origin"}
+
+
+@asynccontextmanager
+async def serve(
+    agents: Agent | Mapping[str, Agent],
+    *,
+    store: Store | str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    secret: str | None = None,
+    origins: Collection[str] = (),
+    lease: float = 2.0,
+    ttl: float = DAY,
+    shards: int = 1,
+    max_duration: float | None = None,
+    beat: float = BEAT,
+    **options: Any,
+) -> AsyncIterator[Server]:
+    """Serve an agent, or several by name (the first is the default one), while the block runs; then drain.
+
+    `store`: a URL, or an open Store to share; `secret`: what tokens are signed with, shared by instances that accept each other's
+    (None: a fresh one); `origins`: the pages that may connect; `lease`, `ttl` and `max_duration` (of a connection) in seconds; `options`
+    go to Instance and Run (`keep`, `patience`, `grace`, `join`, `rng`).
+    """
+    named = dict(agents) if isinstance(agents, Mapping) else {"agent": agents}
+    async with _opened(store) as opened:
+        transcript = Transcript(opened, shards=shards, lease=lease, ttl=ttl)
+        door = Door(secret or secrets.token_urlsafe(32), transcript, origins=origins)
+        async with Instance(transcript, named, **options).running() as instance:
+            server = Server(instance, door, beat=beat, max_duration=max_duration)
+            async with serve_websocket(
+                server._serve,
+                host,
+                port,
+                process_request=server._admit,
+                subprotocols=[Subprotocol(SUBPROTOCOL)],
+                compression=None,  # half the CPU, a third of the memory, and no oracle (CRIME) across secrets in one stream
+                max_size=MAX_FRAME,
+                ping_timeout=60,  # a slow reader answers a ping only when it has read all before it
+                server_header=None,
+            ) as server._websockets:
+                yield server
+                server._websockets.close(close_connections=False)  # nobody new
+                await instance.hand_over()
+                await _dismiss(server)
+
+
+async def _dismiss(server: Server) -> None:
+    """Close every socket with 1012: come back at once, to another instance."""
+    closing = [connection.socket.close(CloseCode.RESTART, "0") for connection in server.connections]
+    await asyncio.gather(*closing, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _opened(store: Store | str | None) -> AsyncIterator[Store]:
+    if isinstance(store, Store):
+        yield store
+    else:
+        async with open_store(store) as opened:
+            yield opened

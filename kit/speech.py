@@ -1,0 +1,64 @@
+"""Speech: what an agent says, checked, cut to size, joined with its neighbours and numbered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from kit.packets import Action, AnyPacket, Ask, Content, End, Packet, Thought, decode_entry, frame_of, split, stored
+from kit.projection import Projection
+
+JOINED = 10_000
+"""Characters in one joined packet: even where JSON needs six bytes for each of them, its frame stays under the limit."""
+
+
+class NoPacket(Exception):
+    """An agent said something that is no packet; the sentence says what."""
+
+
+def pieces(said: object, known: Projection, turn: str) -> Iterator[AnyPacket]:
+    """What the agent said as pieces that fit into the log; raises NoPacket."""
+    if type(said) in (Content, Thought) and isinstance(said.text, str) and len(said.text) <= JOINED:  # type: ignore[attr-defined]  # narrowed by type() for speed
+        yield said  # type: ignore[misc]  # the same
+        return
+    if not isinstance(said, Packet) or isinstance(said, End):
+        raise NoPacket(f"agents say Thought, Content, Action, ToolResult, Ask or Document, not {said!r:.80}")
+    try:
+        decode_entry(frame_of("1-1", stored(said)))  # type: ignore[arg-type]  # any Packet is one of the union
+        yield from split(said)  # type: ignore[arg-type]
+    except (msgspec.MsgspecError, ValueError, TypeError, UnicodeError) as error:
+        raise NoPacket(f"the agent's `{type(said).__name__.lower()}` is not valid: {error}") from None
+    if isinstance(said, Ask | Action) and (call := known.calls.get(said.call)) and call.turn != turn:
+        raise NoPacket(f"the call id {said.call!r:.60} belongs to the turn {call.turn}: call ids are unique in a session")
+
+
+def joined(said: Iterable[AnyPacket]) -> Iterator[tuple[AnyPacket, int]]:
+    """Neighbouring pieces of the same kind as one packet, with the number of pieces in it; the last one's provider cursor counts."""
+    texts: list[str] = []
+    last: Thought | Content | None = None
+    size = 0
+    for piece in said:
+        if last is not None and (type(piece) is not type(last) or size + len(piece.text) > JOINED):
+            yield _join(last, texts), len(texts)
+            last, texts, size = None, [], 0
+        if isinstance(piece, Thought | Content):
+            last, size = piece, size + len(piece.text)
+            texts.append(piece.text)
+        else:
+            yield piece, 1
+    if last is not None:
+        yield _join(last, texts), len(texts)
+
+
+def _join(last: Thought | Content, texts: list[str]) -> AnyPacket:
+    return last if len(texts) == 1 else msgspec.structs.replace(last, text="".join(texts))
+
+
+def numbered(said: Iterable[tuple[AnyPacket, int]], sender: str, turn: str, n: int) -> list[AnyPacket]:
+    """The packets with their sender, their turn and their place in it, from ordinal `n`."""
+    packets = []
+    for packet, k in said:
+        packets.append(msgspec.structs.replace(packet, id="", from_=sender, turn=turn, n=n, k=k))
+        n += k
+    return packets

@@ -1,0 +1,446 @@
+"""Transcript: the log of a session: say a word, append what an agent says, read, follow, trim.
+
+The rules that hold here, by the store's own hand and not by a lock or a clock:
+
+- A word gets the id `<e+1>-0` from one script, which also remembers its `ref`: said again, it is found and not said twice.
+- A packet gets the id `<e>-*`, where `e` is the epoch that the agent has heard. Redis refuses an id that is not above the last one,
+  so no agent ever speaks past a word it has not heard (`Unheard`).
+- Only the script begins a stream, and only for a new log. A stream that is gone is not begun again by accident (`Gone`).
+
+Keys carry their shard's hash tag, so that on a cluster one command may name a log with all that belongs to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import secrets
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+
+from kit.packets import START, At, AnyWord, EntryId, Prompt, Word, encode, frame_of, stored
+from kit.store import Store, StoreError, is_refused_id
+
+DAY = 24 * 3600.0
+SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class Unheard(Exception):
+    """An append was refused: a word newer than `heard` stands in the log."""
+
+    def __init__(self, heard: int) -> None:
+        super().__init__(f"heard epoch {heard}, but a later word has been said: read it, then append again")
+
+
+class Gone(Exception):
+    """The log is no longer the session's: the store was emptied or restarted, and a new log has its place."""
+
+    def __init__(self, session: str) -> None:
+        super().__init__(f"the log of session {session!r} was replaced: open the session again")
+
+
+class WrongShards(Exception):
+    """The instance and its store disagree about the number of shards."""
+
+    def __init__(self, here: int, stored: int) -> None:
+        super().__init__(f"this instance was started with {here} shards, the store's sessions are spread over {stored}: start it with {stored}")
+
+
+@dataclass(frozen=True)
+class Log:
+    """One log of a session, by its keys."""
+
+    session: str
+    name: str
+    shard: int
+    generation: int
+    """Which start of the store it was opened in."""
+
+    @property
+    def owner(self) -> str:
+        return f"{{{self.shard}}}:{self.session}"
+
+    @property
+    def stream(self) -> str:
+        return f"{self.owner}:{self.name}"
+
+    @property
+    def refs(self) -> str:
+        return f"{self.stream}:refs"
+
+    def lease(self, turn: str) -> str:
+        return f"{self.stream}:lease:{turn}"
+
+
+class Stored(NamedTuple):
+    """An entry as it stands in the log: its body is the frame without id and prev."""
+
+    id: EntryId
+    body: bytes
+    prev: EntryId | None = None
+    """The last id before a word; a packet's is the number before its own."""
+    at: bytes | None = None
+
+    @property
+    def before(self) -> EntryId:
+        """The id that this entry follows."""
+        return self.prev if self.prev is not None else EntryId(self.id.epoch, self.id.n - 1)
+
+    def frame(self) -> bytes:
+        return frame_of(str(self.id), self.body, "" if self.prev is None else str(self.prev))
+
+
+class Opened(NamedTuple):
+    """A session as `Transcript.open` found or made it; `was` is the log whose place this one took."""
+
+    log: Log
+    head: EntryId
+    was: str
+
+
+class Spoken(NamedTuple):
+    """A word in the log. `known`: it was said before; `same`: with the same body. `leased`: the turn it opens or feeds is the caller's."""
+
+    id: EntryId
+    entry: Stored | None
+    known: bool
+    same: bool
+    leased: bool
+    late: bool = False
+    """Said before, and found to be too late."""
+
+
+# KEYS owner, wake; ARGV run_id, fresh name, ttl ms. -> name, last id, the name before
+_OPEN = """
+local log, run, was = unpack(redis.call('HMGET', KEYS[1], 'log', 'run', 'was'))
+local begun = redis.call('HGET', KEYS[1], 'begun')
+local last = '0-0'
+local function stream(name) return KEYS[1] .. ':' .. name end
+if log and (run ~= ARGV[1] or (begun and redis.call('EXISTS', stream(log)) == 0)) then
+  was = log
+  log = false
+  for _, tail in ipairs({'', ':refs'}) do
+    if redis.call('EXISTS', stream(was) .. tail) == 1 then redis.call('RENAME', stream(was) .. tail, stream(ARGV[2]) .. tail) end
+  end
+  if redis.call('EXISTS', stream(ARGV[2])) == 0 then
+    redis.call('HDEL', KEYS[1], 'begun')
+    redis.call('DEL', stream(ARGV[2]) .. ':refs')
+    begun = false
+  end
+  redis.call('XADD', KEYS[2], 'MAXLEN', 256, '*', 'f', KEYS[1])
+end
+if not log then
+  log = ARGV[2]
+  redis.call('HSET', KEYS[1], 'log', log, 'run', ARGV[1], 'was', was or '')
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+if begun then
+  local info = redis.call('XINFO', 'STREAM', stream(log))
+  for i = 1, #info, 2 do if info[i] == 'last-generated-id' then last = info[i + 1] end end
+end
+return {log, last, was or ''}
+"""
+
+# KEYS owner, stream, refs, open turns, wake; ARGV run_id, name, ref, digest, body, ttl ms, agent of the turn it opens,
+# turn it feeds, lease ms, by, wake -> what, id (and digest), prev, leased
+_SAY = """
+local known = ARGV[3] ~= '' and redis.call('HGET', KEYS[3], ARGV[3])
+local log, run, begun = unpack(redis.call('HMGET', KEYS[1], 'log', 'run', 'begun'))
+if log ~= ARGV[2] or run ~= ARGV[1] or (begun and redis.call('EXISTS', KEYS[2]) == 0) then return {'gone', '', '', 0} end
+if known then return {'known', known, '', 0} end
+local given = KEYS[2] .. ':lease:' .. ARGV[11]
+if ARGV[11] ~= '' and redis.call('GET', given) ~= ARGV[10] then return {'lost', '', '', 0} end
+local last = '0-0'
+if begun then
+  local info = redis.call('XINFO', 'STREAM', KEYS[2])
+  for i = 1, #info, 2 do if info[i] == 'last-generated-id' then last = info[i + 1] end end
+else
+  redis.call('HSET', KEYS[1], 'begun', '1')
+end
+local epoch = tonumber(string.match(last, '^(%d+)-')) + 1
+local id = string.format('%.0f', epoch) .. '-0'
+redis.call('XADD', KEYS[2], id, 'f', ARGV[5], 'prev', last)
+if ARGV[3] ~= '' then redis.call('HSET', KEYS[3], ARGV[3], id .. ' ' .. ARGV[4]) end
+local turn, leased = ARGV[8], 0
+if ARGV[7] ~= '' then turn = id .. '/' .. ARGV[7] end
+if turn ~= '' then
+  redis.call('SADD', KEYS[4], KEYS[1] .. ' ' .. turn)
+  if redis.call('SET', KEYS[2] .. ':lease:' .. turn, ARGV[10], 'NX', 'PX', ARGV[9]) then leased = 1 end
+end
+if ARGV[11] ~= '' then
+  redis.call('DEL', given)
+  redis.call('XADD', KEYS[5], 'MAXLEN', 256, '*', 'f', KEYS[1])
+end
+for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[6]) end
+return {'new', id, last, leased}
+"""
+
+# KEYS open turns, then a stream and a lease each; ARGV by, lease ms, ttl ms: keep what is ours or free, and let its log live on
+_RENEW = """
+for i = 1, #KEYS, 4 do
+  local by = redis.call('GET', KEYS[i + 3])
+  if not by or by == ARGV[(i - 1) / 4 + 3] then redis.call('SET', KEYS[i + 3], ARGV[(i - 1) / 4 + 3], 'PX', ARGV[1]) end
+  for j = 0, 2 do redis.call('PEXPIRE', KEYS[i + j], ARGV[2]) end
+end
+"""
+
+# KEYS stream, lease, open turns; ARGV by, member, epoch heard or '' -> 1 where the turn was let go
+_RELEASE = """
+if ARGV[3] ~= '' then
+  local info = redis.call('XINFO', 'STREAM', KEYS[1])
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' and string.match(info[i + 1], '^(%d+)-') ~= ARGV[3] then return 0 end
+  end
+end
+if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
+if ARGV[2] ~= '' then redis.call('SREM', KEYS[3], ARGV[2]) end
+return 1
+"""
+
+
+class Transcript:
+    """The logs of one store. `lease` and `ttl` in seconds."""
+
+    def __init__(self, store: Store, *, shards: int = 1, lease: float = 2.0, ttl: float = DAY) -> None:
+        self.store = store
+        self.shards = shards
+        self.lease = lease
+        self.ttl = ttl
+        self._open = store.redis.register_script(_OPEN)
+        self._say = store.redis.register_script(_SAY)
+        self._renew = store.redis.register_script(_RENEW)
+        self._release = store.redis.register_script(_RELEASE)
+        self._commits = _Commits(store)
+
+    # ---- sessions ----
+
+    async def agree(self) -> None:
+        """Agree with the store on the number of shards; raises WrongShards."""
+        await self.store.redis.set("kit:shards", self.shards, nx=True)
+        if (stored := int(await self.store.redis.get("kit:shards") or 0)) != self.shards:
+            raise WrongShards(self.shards, stored)
+
+    def shard(self, session: str) -> int:
+        return zlib.crc32(session.encode()) % self.shards
+
+    async def open(self, session: str) -> Opened:
+        """The session's current log. A new session gets one; one whose store restarted or was emptied gets another name."""
+        shard = self.shard(session)
+        generation = self.store.generation
+        owner = f"{{{shard}}}:{session}"
+        fresh = secrets.token_urlsafe(6)
+        name, last, was = await self._open(keys=[owner, self.wake_key(shard)], args=[self.store.run_id, fresh, self._ttl])
+        return Opened(Log(session, name.decode(), shard, generation), EntryId.parse(last), was.decode())
+
+    # ---- words and packets ----
+
+    async def say(self, log: Log, word: AnyWord, *, agent: str = "", feeds: str = "", by: str = "") -> Spoken:
+        """Add a word whose `from_` and `ref` are filled in; raises Gone.
+
+        `agent`: it opens a turn of this agent; `feeds`: it makes this turn runnable. Either way the turn is listed as open, and its lease
+        goes to `by` where it is free.
+        """
+        return await self._add(log, word, agent, feeds, by, "")
+
+    async def give(self, log: Log, word: AnyWord, turn: str, by: str) -> None:
+        """Add a `takeover` by nobody, free the lease and wake the other instances: all or, where the lease is not `by`'s, nothing."""
+        await self._add(log, word, "", "", by, turn)
+
+    async def _add(self, log: Log, word: AnyWord, agent: str, feeds: str, by: str, gives: str) -> Spoken:
+        body = stored(word)
+        digest = _digest(body)
+        answer = await self._say(
+            keys=[log.owner, log.stream, log.refs, self.open_key(log.shard), self.wake_key(log.shard)],
+            args=[self.store.run_id, log.name, f"{word.from_}\0{word.ref}", digest, body, self._ttl, agent, feeds, self._lease, by, gives],
+        )
+        match answer:
+            case [b"gone", *_]:
+                raise Gone(log.session)
+            case [b"lost", *_]:
+                return Spoken(START, None, True, True, False)
+            case [b"known", known, *_]:
+                id, seen, *late = known.split()
+                return Spoken(EntryId.parse(id), None, True, seen.decode() == digest, False, bool(late))
+            case [_, id, prev, leased]:
+                entry = Stored(EntryId.parse(id), body, EntryId.parse(prev))
+                return Spoken(entry.id, entry, False, True, bool(leased))
+        raise AssertionError(answer)
+
+    async def settle(self, log: Log, word: AnyWord, spoken: Spoken) -> None:
+        """Keep with a word's ref that it came too late: its log may be trimmed before it is repeated."""
+        await self.store.redis.hset(log.refs, f"{word.from_}\0{word.ref}", f"{spoken.id} {_digest(stored(word))} too_late")
+
+    async def append(self, log: Log, heard: int, bodies: Sequence[tuple[bytes, At | None]]) -> list[Stored]:
+        """Add what an agent says in the epoch it has heard, all or nothing; raises Unheard, Gone, or the store's own error."""
+        if log.generation != self.store.generation:
+            raise Gone(log.session)
+        ids = await self._commits.add(log, heard, bodies)
+        return [Stored(EntryId.parse(id), body) for id, (body, _) in zip(ids, bodies, strict=True)]
+
+    # ---- reading ----
+
+    async def read(self, log: Log, after: EntryId, count: int = 500) -> list[Stored]:
+        """Up to `count` entries after an id, in order."""
+        return [_entry(id, fields) for id, fields in await self.store.redis.xrange(log.stream, f"({after}", "+", count)]
+
+    async def follow(self, after: Mapping[str, EntryId], block: float) -> dict[str, list[Stored]]:
+        """Wait up to `block` seconds for entries after the given ids of several streams of one shard, by stream."""
+        ids: dict[Any, Any] = {stream: str(id) for stream, id in after.items()}
+        found: Any = await self.store.ears.xread(ids, count=1000, block=int(block * 1000))
+        return {stream.decode(): [_entry(id, fields) for id, fields in entries] for stream, entries in found or []}
+
+    async def last(self, stream: str) -> EntryId:
+        """Where one of a shard's own streams stands."""
+        found = await self.store.redis.xrevrange(stream, count=1)
+        return EntryId.parse(found[0][0]) if found else START
+
+    def around_key(self, shard: int) -> str:
+        return f"{{{shard}}}:around"
+
+    async def tell(self, log: Log, frame: bytes) -> None:
+        """Send a frame around the log to whoever follows the shard: it is not kept."""
+        fields = {"f": log.session.encode() + b" " + frame}
+        await self.store.redis.xadd(self.around_key(log.shard), fields, maxlen=256, approximate=False)
+
+    async def ring(self, bell: str) -> None:
+        """Wake whoever follows this stream."""
+        pipe = self.store.redis.pipeline(transaction=False)
+        pipe.xadd(bell, {"f": ""}, maxlen=1, approximate=False)
+        pipe.pexpire(bell, self._ttl)
+        await pipe.execute()
+
+    async def trim(self, log: Log, before: EntryId) -> None:
+        """Forget the epochs before this word's."""
+        await self.store.redis.xtrim(log.stream, minid=f"{before.epoch}-0", approximate=False)
+
+    # ---- leases ----
+
+    def open_key(self, shard: int) -> str:
+        return f"{{{shard}}}:open"
+
+    def wake_key(self, shard: int) -> str:
+        return f"{{{shard}}}:wake"
+
+    async def open_turns(self, shard: int) -> list[tuple[str, str]]:
+        """(session, turn) of every turn of the shard that may be open; some have ended since."""
+        members = await self.store.redis.smembers(self.open_key(shard))
+        return [(owner.partition("}:")[2], turn) for owner, _, turn in (m.decode().partition(" ") for m in members)]
+
+    async def time_left(self, turns: Sequence[tuple[str, str]]) -> list[float]:
+        """Seconds that the lease of each (session, turn) still holds, negative where there is none."""
+        pipe = self.store.redis.pipeline(transaction=False)
+        owners = [f"{{{self.shard(session)}}}:{session}" for session, _ in turns]
+        for owner in owners:
+            pipe.hget(owner, "log")
+        for owner, (_, turn), name in zip(owners, turns, await pipe.execute(), strict=True):
+            pipe.pttl(f"{owner}:{(name or b'').decode()}:lease:{turn}")
+        return [left / 1000 for left in await pipe.execute()]
+
+    async def take(self, log: Log, turn: str, by: str) -> bool:
+        """Take a free lease."""
+        return bool(await self.store.redis.set(log.lease(turn), by, nx=True, px=self._lease))
+
+    async def renew(self, held: Sequence[tuple[Log, str, str]]) -> None:
+        """Keep the leases (log, turn, by) of one shard for another `lease` seconds."""
+        keys = [key for log, turn, _ in held for key in (log.owner, log.stream, log.refs, log.lease(turn))]
+        await self._renew(keys=keys, args=[self._lease, self._ttl, *(by for _, _, by in held)])
+
+    async def release(self, log: Log, turn: str, by: str, *, heard: int | None = None, open: bool = False) -> bool:
+        """Give a lease back; the turn is listed as open no more, unless `open`. With `heard`: only if no later word has been said."""
+        member = "" if open else f"{log.owner} {turn}"
+        keys = [log.stream, log.lease(turn), self.open_key(log.shard)]
+        return bool(await self._release(keys=keys, args=[by, member, "" if heard is None else heard]))
+
+    # ---- single-use tickets ----
+
+    async def put_ticket(self, ticket: str, value: bytes, ttl: float) -> None:
+        await self.store.redis.set(f"kit:ticket:{ticket}", value, px=int(ttl * 1000))
+
+    async def take_ticket(self, ticket: str) -> bytes | None:
+        """The value of a ticket, once."""
+        value: bytes | None = await self.store.redis.getdel(f"kit:ticket:{ticket}")
+        return value
+
+    @property
+    def _ttl(self) -> int:
+        return int(self.ttl * 1000)
+
+    @property
+    def _lease(self) -> int:
+        return int(self.lease * 1000)
+
+
+class _Commits:
+    """Group commit of an instance: while one batch is under way, the appends of all its turns gather for the next."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: list[tuple[list[tuple[Any, ...]], asyncio.Future[list[bytes]], int, str]] = []
+        self._busy: asyncio.Task[None] | None = None
+
+    async def add(self, log: Log, heard: int, bodies: Sequence[tuple[bytes, At | None]]) -> list[bytes]:
+        commands: list[tuple[Any, ...]] = [_xadd(log, heard, body, at) for body, at in bodies]
+        reply: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((commands, reply, heard, log.session))
+        if self._busy is None:
+            self._busy = asyncio.create_task(self._work())
+        return await reply
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, []
+                await self._send(batch)
+        finally:
+            self._busy = None
+
+    async def _send(self, batch: list[tuple[list[tuple[Any, ...]], asyncio.Future[list[bytes]], int, str]]) -> None:
+        pipe = self._store.commits.pipeline(transaction=False)
+        for commands, _, _, _ in batch:
+            whole = [("MULTI",), *commands, ("EXEC",)] if len(commands) > 1 else commands
+            for command in whole:
+                pipe.execute_command(*command)
+        try:
+            replies = iter(await pipe.execute(raise_on_error=False))
+        except StoreError as error:
+            for _, reply, _, _ in batch:
+                if not reply.done():
+                    reply.set_exception(error)
+            return
+        for commands, reply, heard, session in batch:
+            taken = [next(replies) for _ in range(len(commands) + 2 if len(commands) > 1 else 1)]
+            ids = taken[-1] if len(commands) > 1 else taken
+            if not reply.done():
+                _settle(reply, ids, heard, session)
+
+
+def _settle(reply: asyncio.Future[list[bytes]], ids: Any, heard: int, session: str) -> None:
+    """All of a commit's appends were taken, or refused for one reason: they stand in one MULTI and share their epoch."""
+    first = ids if isinstance(ids, Exception) else ids[0]
+    if first is None:
+        reply.set_exception(Gone(session))
+    elif is_refused_id(first):
+        reply.set_exception(Unheard(heard))
+    elif isinstance(first, Exception):
+        reply.set_exception(first)
+    else:
+        reply.set_result(ids)
+
+
+def _xadd(log: Log, heard: int, body: bytes, at: At | None) -> tuple[Any, ...]:
+    command: tuple[Any, ...] = ("XADD", log.stream, "NOMKSTREAM", f"{heard}-*", "f", body)
+    return command if at is None else (*command, "at", encode(at))
+
+
+def _digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()[:32]
+
+
+def _entry(id: bytes, fields: dict[bytes, bytes]) -> Stored:
+    prev = fields.get(b"prev")
+    return Stored(EntryId.parse(id), fields.get(b"f", b""), None if prev is None else EntryId.parse(prev), fields.get(b"at"))

@@ -1,0 +1,314 @@
+"""Turn: one agent's answer to one prompt: take it over, let the agent speak, hear the words, end it once.
+
+The rules that hold here:
+
+- Whoever runs a turn holds its lease, so that others leave it alone; but what makes it safe is the log: a run adds `takeover` first
+  (unless the prompt's own script gave it the lease) and stops when it reads a later one.
+- Every commit is made in the epoch that was heard. Refused, the run reads the new words: addressed to it, it ends; otherwise the same
+  packets go again, in the new epoch.
+- After a reply was lost, a `takeover` of its own goes first: what is still in flight is then refused, and reading back is the truth.
+- Stopping is cancellation of the task that iterates over the agent. Its message tells a stop from a hand-over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, suppress
+from typing import TypeVar
+
+import msgspec
+
+from kit.feed import Feed
+from kit.history import HAND_OVER, Agent, AgentError, History
+from kit.packets import AnyPacket, End, EntryId, Takeover, stored
+from kit.projection import Turn
+from kit.speech import NoPacket, joined, numbered, pieces
+from kit.store import StoreError
+from kit.transcript import Gone, Unheard
+
+log = logging.getLogger("kit.turn")
+T = TypeVar("T")
+BACKLOG = 1024
+"""Pieces that an agent may be ahead of the store before it has to wait."""
+
+
+class Yielded(Exception):
+    """Another run has the turn, or it has ended: say nothing more."""
+
+
+class Ended(Exception):
+    """A word ended the turn: say `end`, and nothing else."""
+
+
+class Deaf(Exception):
+    """The agent went on although it was cancelled."""
+
+
+class Run:
+    """One instance's run of one turn, under the lease `by`.
+
+    `patience`: seconds without a packet until the agent has failed; `grace`: seconds it has to obey a stop; `join`: whether neighbouring
+    pieces of text that wait for the same commit become one packet.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        turn: str,
+        agent: Agent,
+        *,
+        by: str,
+        patience: float = 300.0,
+        grace: float = 1.0,
+        join: bool = True,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.feed, self.turn, self.agent, self.by = feed, turn, agent, by
+        self.patience, self.grace, self.join = patience, grace, join
+        self.log = feed.log
+        self._rng = rng or random.Random()
+        self._taken: EntryId | None = None
+        self._next = 1
+        self._said: list[AnyPacket] = []
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._leaving = False
+
+    async def run(self, *, first: bool) -> None:
+        """Run the turn until it ends, waits for a person, or is another's. `first`: the prompt's own script gave the lease."""
+        self.feed.turns[self.turn] = self
+        try:
+            self._known = await self._patiently(self.feed.projection)
+            await self._patiently(self.feed.catch_up)
+            if first or await self._patiently(self._take_over):
+                await self._await_my_turn()
+                if end := await self._speak():
+                    await self._end(end)
+        except Yielded:
+            await self._patiently(lambda: self._release(open=True))
+        except Gone:
+            log.info("turn %s: its log was replaced; where the new one holds it, it goes on there", self.turn)
+        finally:
+            self.feed.turns.pop(self.turn, None)
+
+    def hear(self) -> None:
+        """Something was said that may matter: look at it."""
+        self._wake.set()
+
+    def leave(self) -> None:
+        """Hand the turn over to another instance: an orderly exit."""
+        self._leaving = True
+        self._wake.set()
+
+    # ---- whose turn it is ----
+
+    def _check(self, *, ending: bool = False) -> Turn:
+        """The turn as the log knows it; raises Yielded where it is not this run's, Ended where a word ended it."""
+        if self.feed.log is not self.log:
+            raise Gone(self.log.session)
+        turn = self._known.turns.get(self.turn)
+        if turn is None or turn.ended or turn.taken != self._taken:
+            raise Yielded
+        if turn.fate != "open" and not ending:
+            raise Ended
+        return turn
+
+    async def _take_over(self) -> bool:
+        """Say `takeover`, then count what the turn has said; False (and no word) where it has ended."""
+        turn = self._known.turns.get(self.turn)
+        if turn is None or turn.ended:
+            await self._release(open=False)
+            return False
+        word = Takeover(turn=self.turn, by=self.by, from_=self.by, ref=secrets.token_urlsafe(16))
+        spoken = await self._patiently(lambda: self.feed.transcript.say(self.log, word))
+        await self._patiently(self.feed.catch_up)
+        history, _ = await self._patiently(lambda: self.feed.history(self.turn))
+        self._taken, self._next = spoken.id, 1 + history.pieces
+        return True
+
+    async def _await_my_turn(self) -> None:
+        """Wait in the agent's queue."""
+        while not self._known.is_next(turn := self._check(ending=True)) and turn.live:
+            if self._leaving:
+                await self._give_away()
+            await self._awake()
+
+    async def _release(self, *, open: bool, heard: int | None = None) -> bool:
+        return await self.feed.transcript.release(self.log, self.turn, self.by, open=open, heard=heard)
+
+    async def _give_away(self) -> None:
+        word = Takeover(turn=self.turn, by=None, from_=self.by, ref=secrets.token_urlsafe(16))
+        try:
+            await self.feed.transcript.give(self.log, word, self.turn, self.by)
+        except StoreError as error:
+            log.warning("turn %s: could not be handed over (%s); it goes on when its lease has run out", self.turn, error)
+        raise Yielded
+
+    # ---- rounds ----
+
+    async def _speak(self) -> End | None:
+        """Let the agent speak until it is done, with how the turn ends; None where it waits for a person."""
+        try:
+            while (again := await self._round()) is True:
+                pass
+            return None if again is None else End(reason="done")
+        except Ended:
+            return End(reason="stopped")
+        except Deaf:
+            log.error("turn %s: the agent went on %s s after it was cancelled; it is cut off", self.turn, self.grace)
+            return End(reason="failed", text="The agent did not stop when it was told to, so it was cut off.")
+        except AgentError as error:
+            log.warning("turn %s failed", self.turn, exc_info=True)
+            return End(reason="failed", text=str(error))
+        except NoPacket as error:
+            log.error("turn %s failed: %s", self.turn, error)
+            return End(reason="failed", text="The agent said something that is no packet, so it was cut off; the server's log says what.")
+        except (Yielded, Gone):
+            raise
+        except Exception as error:  # an agent is anybody's code: whatever it raises ends its turn and nothing else
+            log.error("turn %s failed", self.turn, exc_info=True)
+            return End(reason="failed", text=f"The agent failed ({type(error).__name__}); the server's log says where.")
+
+    async def _round(self) -> bool | None:
+        """Call the agent once. True: call it again; False: it is done; None: it waits, and the turn is let go."""
+        self._check()
+        history, head = await self._patiently(lambda: self.feed.history(self.turn))
+        speaker = asyncio.create_task(self._iterate(history), name=f"agent {self.turn}")
+        speaker.add_done_callback(lambda _: self._wake.set())
+        try:
+            await self._commit_while(speaker)
+        except BaseException as error:
+            await self._silence(speaker, "stop" if isinstance(error, Ended) else HAND_OVER)
+            raise
+        speaker.result()
+        while (turn := self._check()).fed <= head and self._known.waits(turn):
+            heard = self.feed.epoch
+            if await self._patiently(lambda: self._release(open=False, heard=heard)):
+                return None
+            await self._patiently(self.feed.catch_up)
+        return turn.fed > head
+
+    async def _iterate(self, history: History) -> None:
+        async with _closing(self.agent(history)) as packets:
+            async for said in packets:
+                self._said.extend(pieces(said, self._known, self.turn))
+                self._wake.set()
+                while len(self._said) >= BACKLOG:
+                    self._room.clear()
+                    await self._room.wait()
+
+    async def _commit_while(self, speaker: asyncio.Task[None]) -> None:
+        """Group commit: what the agent says while one append is under way goes in the next. No delay, no timer."""
+        while True:
+            self._check()
+            if self._leaving:
+                with suppress(Deaf):  # its words no longer count
+                    await self._silence(speaker, HAND_OVER)
+                await self._commit(self._take())
+                await self._give_away()
+            if self._said:
+                await self._commit(self._take())
+            elif speaker.done():
+                return
+            else:
+                await self._awake(self.patience)
+
+    async def _silence(self, speaker: asyncio.Task[None], message: str) -> None:
+        """Cancel the agent and wait until its model call is closed; raises Deaf where it goes on."""
+        speaker.cancel(message)
+        self._room.set()
+        done, _ = await asyncio.wait({speaker}, timeout=self.grace)
+        if not done:
+            _DEAF.add(speaker)
+            speaker.add_done_callback(_forget)
+            raise Deaf
+        if not speaker.cancelled() and (error := speaker.exception()):
+            log.warning("turn %s: the agent failed while it was stopped", self.turn, exc_info=error)
+
+    # ---- what is said ----
+
+    def _take(self) -> list[AnyPacket]:
+        said, self._said = self._said, []
+        self._room.set()
+        packets = numbered(joined(said) if self.join else ((piece, 1) for piece in said), self._agent_name, self.turn, self._next)
+        self._next += len(said)
+        return packets
+
+    @property
+    def _agent_name(self) -> str:
+        return self.turn.partition("/")[2]
+
+    async def _commit(self, packets: list[AnyPacket]) -> None:
+        """Add the packets, in whatever epoch they are heard to belong; raises Ended, Yielded, Gone."""
+        while packets:
+            self._check()
+            packets = await self._append(packets)
+
+    async def _append(self, packets: list[AnyPacket]) -> list[AnyPacket]:
+        """One try; gives back what has to go again."""
+        try:
+            await self.feed.append([(stored(p), p.at) for p in packets])
+            return []
+        except Unheard:
+            await self._patiently(self.feed.catch_up)
+            return packets
+        except StoreError as error:
+            log.warning("turn %s: no answer to an append: %s", self.turn, error)
+            after = self._next
+            await self._patiently(self._take_over)
+            packets = [p for p in packets if p.n >= self._next]
+            self._next = after
+            return packets
+
+    async def _end(self, end: End) -> None:
+        """Say the rest (unless a word ended the turn), then `end`, once, and let the turn go."""
+        if end.reason == "failed" and self._check(ending=True).live:
+            with suppress(Ended):
+                await self._commit(self._take())
+        self._said = []
+        rest: list[AnyPacket] = [end]
+        while rest:
+            fate = self._check(ending=True).fate
+            reason = end.reason if end.reason == "failed" or fate == "open" else fate
+            rest = await self._append(numbered([(msgspec.structs.replace(end, reason=reason), 1)], self._agent_name, self.turn, self._next))
+        await self._patiently(lambda: self._release(open=False))
+
+    # ---- waiting ----
+
+    async def _awake(self, patience: float | None = None) -> None:
+        try:
+            async with asyncio.timeout(patience):
+                await self._wake.wait()
+        except TimeoutError:
+            raise AgentError(f"The agent said nothing for {patience:g} s, so it was given up.") from None
+        self._wake.clear()
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask the store until it answers. Only for what may be asked twice: reads, and words, which carry their ref."""
+        delay = 0.05
+        while True:
+            try:
+                return await ask()
+            except StoreError as error:
+                log.warning("turn %s: waiting for the store: %s", self.turn, error)
+                await asyncio.sleep(self._rng.uniform(0, delay))  # full jitter: a thousand turns wait for the same store
+                delay = min(2 * delay, 2.0)
+
+
+_DEAF: set[asyncio.Task[None]] = set()  # cut off, but still running: asyncio keeps only weak references
+
+
+def _forget(task: asyncio.Task[None]) -> None:
+    _DEAF.discard(task)
+    if not task.cancelled():
+        task.exception()  # nobody waits for it any more; asked for, so that asyncio does not complain
+
+
+def _closing(said: object) -> aclosing[AsyncGenerator[object]]:
+    if not isinstance(said, AsyncGenerator):
+        raise NoPacket(f"an agent is an async generator (`async def agent(history): yield Content(...)`); this one gave {said!r:.80}")
+    return aclosing(said)
