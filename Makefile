@@ -7,8 +7,10 @@ UV_VERSION := 0.13.9
 export UV_PYTHON_DOWNLOADS := never
 
 # uv installs in seconds what takes pip half a minute. But it does not read pip's configuration: behind a company's mirror, pip does it.
-install = $(BIN)/uv pip install --python $(BIN)/python --no-deps $(1) \
-	|| { echo "uv could not install; trying pip, which reads its own configuration" >&2; $(BIN)/python -m pip install --no-deps $(1); }
+uv = { test -x $(BIN)/uv || $(BIN)/python -m pip install --disable-pip-version-check uv==$(UV_VERSION); }
+install = { $(uv) && $(BIN)/uv pip install --python $(BIN)/python --no-deps $(1); } \
+	|| { echo "uv could not install that; trying pip, which reads its own configuration" >&2; $(BIN)/python -m pip install --no-deps $(1); } \
+	|| { echo "Neither could pip. Is there a network? What is above says what was missing; then run make again." >&2; exit 1; }
 
 help:
 	@echo "make lab       open JupyterLab on your own copies of the notebooks (in work/)"
@@ -49,6 +51,7 @@ soak: $(VENV)/.test
 COMPILE = $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --fork-strategy fewest \
 	--custom-compile-command "make lock" --no-annotate --no-emit-index-url --no-emit-find-links $(UPGRADE)
 lock: $(VENV)/.made
+	@$(uv)
 	$(COMPILE) pyproject.toml -o requirements.lock
 	$(COMPILE) pyproject.toml --extra test -c requirements.lock -o requirements-test.lock
 
@@ -63,9 +66,7 @@ endif
 
 $(VENV)/.made:
 	@python=$$(PYTHON="$(PYTHON)" .ci/find-python) && echo "Setting up $(VENV) with $$python (once)" \
-		&& "$$python" -m venv --clear $(VENV) \
-		&& { $(BIN)/python -m pip install --disable-pip-version-check uv==$(UV_VERSION) \
-			|| echo "uv could not be installed: pip takes its place" >&2; }
+		&& "$$python" -m venv --clear $(VENV)
 	@echo "$(CURDIR)" > $@
 
 $(VENV)/.lab: $(VENV)/.made requirements.lock pyproject.toml
@@ -74,7 +75,7 @@ $(VENV)/.lab: $(VENV)/.made requirements.lock pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.made requirements-test.lock pyproject.toml
-	@echo "Installing the kit and what its tests need (the first time 200 MB to download)"
+	@echo "Installing the kit and what its tests need (the first time 170 MB to download)"
 	@$(call install,-r requirements-test.lock -e .)
 	@touch $@
 
