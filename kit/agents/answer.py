@@ -1,0 +1,246 @@
+"""Answer: what an agent on a model does in one round.
+
+One rule carries everything: **what comes next is read off the history.** The agent says a packet, adds it to the history it was given,
+and looks again; so an instance that takes a turn over, a cut connection, and the round after an answer all take the same way:
+
+1. A response at the provider of which the end was not told: attach again, after the last event that was told.
+2. Else an action that can run: run it, say its result. (No tool runs while a response is attached.)
+3. Else an open ask or action: return; the turn waits for a person.
+4. Else ask the model. A conversation that ends in a half-said answer is continued: where the provider keeps no cursor, the model goes
+   on from its own words. What it calls is said only at the run's end.
+
+Tools run one after the other, so that a crash repeats at most the one whose result was not stored, with the same call id.
+
+The packets' `at` says where the provider's stream stood: with a sequence number it is a cursor, without one (on the last call of a run)
+it says that the run was told whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import NamedTuple, Protocol, Self
+
+from msgspec.structs import replace
+
+from kit.agents import HAND_OVER, AgentError
+from kit.agents.conversation import Event, Failed, Function, Item, Wanted, conversation
+from kit.agents.tools import Tools
+from kit.history import History
+from kit.packets import Action, AnyPacket, Ask, At, Content, Thought, ToolResult
+
+
+class Model(Protocol):
+    """A model that can be asked, in whatever dialect. Entered for one round."""
+
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(self, *_: object) -> None: ...
+
+    def events(self, items: Sequence[Item], functions: Sequence[Function], cursor: At | None) -> AsyncGenerator[Event, None]:
+        """The events of a new run, or of the response at `cursor` after it; the last one has `calls`. Raises Failed."""
+        ...
+
+    async def cancel(self) -> None:
+        """Cancel the response that would go on without a reader."""
+        ...
+
+
+Connect = Callable[[], Model]
+Wait = Callable[[int, float], Awaitable[None]]
+"""Wait before try n + 1, at least so many seconds."""
+
+
+async def answer(connect: Connect, tools: Tools, max_rounds: int, tries: int, wait: Wait, history: History) -> AsyncIterator[AnyPacket]:
+    """One round of an agent. Raises AgentError; cancelled or closed, it leaves no response running, unless it is handed over."""
+    async with connect() as model:
+        this = _Round(model, tools, max_rounds, tries, wait, history)
+        try:
+            async with aclosing(this.packets()) as packets:
+                async for packet in packets:
+                    yield packet
+        except (asyncio.CancelledError, GeneratorExit) as stop:
+            # Handed over: the next instance attaches to the response, if it can know of it.
+            if stop.args != (HAND_OVER,) or left_of(this.history).cursor is None:
+                await model.cancel()
+            raise
+
+
+class _Round:
+    def __init__(self, model: Model, tools: Tools, max_rounds: int, tries: int, wait: Wait, history: History) -> None:
+        self.model = model
+        self.tools = tools
+        self.max_rounds = max_rounds
+        self.tries = tries
+        self.wait = wait
+        self.history = history
+        self.left = left_of(history)
+        self.cursor = self.left.cursor
+        self.echo = Echo("")
+        self.called = False
+
+    async def packets(self) -> AsyncGenerator[AnyPacket, None]:
+        failures = 0
+        while True:
+            if not (self.cursor or self.left.calls):
+                if action := due(self.history):
+                    yield self._said(await self._act(action))
+                    continue
+                if waiting(self.history):
+                    return
+            try:
+                async with aclosing(self._run()) as run:
+                    async for packet in run:
+                        failures = 0 if isinstance(packet, Content) else failures
+                        yield self._said(packet)
+            except Failed as failure:
+                failures += 1
+                if not failure.again or failures >= self.tries:
+                    raise AgentError(str(failure)) from failure
+                if failure.gone:
+                    self.cursor = None
+                await self.wait(failures, failure.wait)
+            else:
+                if not self.called:
+                    return
+
+    async def _run(self) -> AsyncGenerator[AnyPacket, None]:
+        """One run of the model, or the rest of it; `called` says at its end whether it called anything."""
+        asked = without(self.history, self.left.calls)
+        if self.cursor is None:
+            self.left = self.left._replace(since=0)
+            self.echo = Echo(thoughts(asked))
+        async with aclosing(self.model.events(conversation(asked), self.tools.functions, self.cursor)) as events:
+            async for event in events:
+                before, self.cursor = self.cursor, event.at if event.at.sequence is not None else None
+                if event.piece and (text := self._new(event.piece)):
+                    yield replace(event.piece, text=text, at=self.cursor)
+                if event.calls is not None:
+                    for packet in self._calls(event.calls, At(event.at.response), before):
+                        yield packet
+
+    def _new(self, piece: Thought | Content) -> str:
+        """The part of a piece that was not told before."""
+        text = piece.text.encode(errors="replace").decode()  # half of a surrogate pair is no text
+        told = min(self.left.since, len(text))
+        self.left = self.left._replace(since=self.left.since - told)
+        return self.echo.new(text[told:]) if isinstance(piece, Thought) else text[told:]
+
+    def _calls(self, calls: Sequence[Wanted], end: At, before: At | None) -> list[Action | Ask]:
+        """The calls of a run as packets, without those that were told before; the last one says by its `at` that it is the last."""
+        if calls and rounds(self.history) >= self.max_rounds:
+            raise AgentError(f"The model called tools {self.max_rounds} times and has not answered.")
+        told = [self._meaning(packet) for packet in self.left.calls]
+        self.called, self.cursor, self.left = bool(calls or told), None, NOTHING
+        used = {entry.call for entry in self.history if isinstance(entry, Action | Ask)}
+        packets = []
+        for wanted in calls:
+            packet = self.tools.packet(wanted, used)
+            if (meaning := self._meaning(packet)) in told:
+                told.remove(meaning)
+            else:
+                used.add(packet.call)
+                packets.append(replace(packet, at=before))
+        return [*packets[:-1], *(replace(packet, at=end) for packet in packets[-1:])]
+
+    @staticmethod
+    def _meaning(packet: Action | Ask) -> tuple[object, ...]:
+        return (packet.name, packet.arguments) if isinstance(packet, Action) else (packet.text, packet.choices)
+
+    async def _act(self, action: Action) -> ToolResult:
+        answer = self.history.answer(action.call)
+        if action.on == "approve" and answer and answer.text.strip().lower() != "yes":
+            return ToolResult(call=action.call, error=f"declined by the person: {answer.text}")
+        return await self.tools.run(action)
+
+    def _said(self, packet: AnyPacket) -> AnyPacket:
+        said = replace(packet, from_=self.history.agent, turn=self.history.turn)
+        self.history = History((*self.history.entries, said), self.history.turn)
+        return packet
+
+
+class Echo:
+    """What a model that is asked anew thinks a second time: told once, it is left out as long as the words are the same."""
+
+    def __init__(self, told: str) -> None:
+        self.told = told
+        self.heard = 0
+
+    def new(self, text: str) -> str:
+        expected = self.told[self.heard : self.heard + len(text)]
+        if text.startswith(expected):
+            self.heard += len(expected)
+            return text[len(expected) :]
+        again, self.heard = self.told[: self.heard] + text, len(self.told)
+        return f"\n\n{again}"
+
+
+class Left(NamedTuple):
+    """What is known of a run of which the end was not told.
+
+    The `cursor` of its response, if the provider keeps one; how many characters were told `since` (of a piece that was split); and
+    which of its `calls` were told. Without a cursor the run is repeated, and the calls that it makes again are not told again.
+    """
+
+    cursor: At | None = None
+    since: int = 0
+    calls: tuple[Action | Ask, ...] = ()
+
+
+NOTHING = Left()
+
+
+def left_of(history: History) -> Left:
+    """The run at the end of what was said in this turn, as far as it was told."""
+    since, calls = 0, list[Action | Ask]()
+    for packet in reversed(history.said):
+        match packet:
+            case Action() | Ask() if packet.at is None or packet.at.sequence is not None:
+                calls.insert(0, packet)
+            case Thought(text=text) | Content(text=text) if packet.at is None and not calls:
+                since += len(text)
+            case Thought() | Content() if not calls:
+                return Left(packet.at, since)
+            case _:  # where the run began, or its last call
+                break
+    return Left(calls[0].at if calls else None, 0, tuple(calls))
+
+
+def without(history: History, calls: Sequence[Action | Ask]) -> History:
+    """The history without some calls that were told."""
+    ids = {call.call for call in calls}
+    return History(tuple(e for e in history if not (isinstance(e, Action | Ask) and e.call in ids)), history.turn) if ids else history
+
+
+def due(history: History) -> Action | None:
+    """The first action of the turn that can be run here and now, or was declined."""
+    actions = (packet for packet in history.said if isinstance(packet, Action) and history.result(packet.call) is None)
+    return next((a for a in actions if a.on == "server" or (a.on == "approve" and history.answer(a.call))), None)
+
+
+def waiting(history: History) -> bool:
+    """Whether the turn has an ask without an answer or an action without a result."""
+    return any(
+        history.answer(packet.call) is None if isinstance(packet, Ask) else history.result(packet.call) is None
+        for packet in history.said
+        if isinstance(packet, Action | Ask)
+    )
+
+
+def rounds(history: History) -> int:
+    """How many runs of the model with calls were told whole in this turn."""
+    return sum(isinstance(p, Action | Ask) and p.at is not None and p.at.sequence is None for p in history.said)
+
+
+def thoughts(history: History) -> str:
+    """What was thought since the last call: the thoughts of the run that is half told, if one is."""
+    text = ""
+    for packet in reversed(history.said):
+        match packet:
+            case Thought():
+                text = packet.text + text
+            case Content():
+                pass
+            case _:
+                break
+    return text

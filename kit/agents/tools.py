@@ -1,0 +1,150 @@
+"""Tools: plain async functions that a model may call.
+
+    async def get_weather(city: str, days: int = 1) -> dict[str, float]:
+        '''The weather in a city.'''
+
+The JSON schema is made of the hints and the docstring, arguments are checked against the hints (`Annotated[int, Meta(ge=1)]` says
+more), and whatever goes wrong becomes the action's error, which the model reads. A tool with a keyword `call` is given the call's id,
+its idempotency key: after a crash before its result was stored it is run again, with the same id.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Literal, NamedTuple, get_type_hints
+from uuid import uuid4
+
+import msgspec
+
+from kit.agents.conversation import Function, Wanted
+from kit.packets import MAX_BODY, Action, Ask, ToolResult
+
+ToolFunction = Callable[..., Awaitable[Any]]
+log = logging.getLogger(__name__)
+
+
+class Tool(NamedTuple):
+    """A function the model may call; `kind` is the struct its arguments must fit (None: declared by a schema, checked by nobody)."""
+
+    about: Function
+    on: Literal["server", "client", "approve"]
+    kind: type[msgspec.Struct] | None
+    function: ToolFunction | None = None
+    takes_call: bool = False
+
+    def takes(self, arguments: dict[str, Any]) -> bool:
+        """Whether the arguments fit."""
+        try:
+            return self.kind is None or bool(msgspec.convert(arguments, self.kind))
+        except msgspec.ValidationError:
+            return False
+
+
+async def ask(text: str, choices: list[str] | None = None) -> None:
+    """Ask the person a question, where something that only they know is missing. Offer `choices` if there are only a few answers."""
+
+
+class Tools:
+    """The tools of one agent: what the model is told of them, what a call of one becomes, and how it is run."""
+
+    def __init__(
+        self,
+        tools: Iterable[ToolFunction],
+        client_tools: Iterable[ToolFunction | Mapping[str, Any]] = (),
+        approve: Iterable[str] = (),
+        *,
+        ask_back: bool = True,
+    ) -> None:
+        must_approve = set(approve)
+        made = [tool_of(function, "approve" if function.__name__ in must_approve else "server") for function in tools]
+        made += [_declared(tool) if isinstance(tool, Mapping) else tool_of(tool, "client") for tool in client_tools]
+        made += [tool_of(ask, "client")] if ask_back else []
+        self.by_name = {tool.about.name: tool for tool in made}
+        if len(self.by_name) < len(made):
+            raise ValueError(f"two tools of one name: {', '.join(sorted(tool.about.name for tool in made))}")
+        if unknown := must_approve - {tool.about.name for tool in made if tool.on == "approve"}:
+            raise ValueError(f"approve names no tool that runs on the server: {', '.join(sorted(unknown))}")
+
+    @property
+    def functions(self) -> list[Function]:
+        return [tool.about for tool in self.by_name.values()]
+
+    def packet(self, wanted: Wanted, used: set[str]) -> Action | Ask:
+        """What a call of the model becomes. A call that cannot run is an action on the server, whose result is the error.
+
+        Its id is the provider's, or a new one where that is missing, overlong or among the `used`: some servers count from 0 in
+        each answer, and one call id stands for one action.
+        """
+        call = wanted.call if 0 < len(wanted.call) <= 64 and wanted.call not in used else f"call_{uuid4().hex}"
+        arguments = _arguments(wanted.arguments)
+        tool = self.by_name.get(wanted.name)
+        if tool is None or not tool.takes(arguments):
+            return Action(call=call, name=wanted.name, arguments=arguments, on="server")
+        if tool.function is ask:
+            return Ask(call=call, **arguments)
+        return Action(call=call, name=wanted.name, arguments=arguments, on=tool.on)
+
+    async def run(self, action: Action) -> ToolResult:
+        """Run an action; whatever goes wrong is the result's error, in words for the model."""
+        tool = self.by_name.get(action.name)
+        if tool is None or tool.kind is None or tool.function is None:
+            return ToolResult(call=action.call, error=f"there is no tool {action.name!r} here, only {', '.join(self.by_name) or 'none'}")
+        try:
+            arguments = msgspec.convert(action.arguments, tool.kind)
+        except msgspec.ValidationError as error:
+            return ToolResult(call=action.call, error=f"bad arguments: {error}")
+        given = {name: getattr(arguments, name) for name in tool.kind.__struct_fields__}
+        try:
+            body = msgspec.json.encode(await tool.function(**given, **({"call": action.call} if tool.takes_call else {})))
+        except Exception as error:  # the tool is somebody else's code: the model and the log are told, the turn goes on
+            log.exception("the tool %s failed (call %s)", action.name, action.call)
+            return ToolResult(call=action.call, error=f"{type(error).__name__}: {error}"[:2000])
+        if len(body) > MAX_BODY - 1024:  # what the log fills in
+            return ToolResult(call=action.call, error=f"the result has {len(body)} bytes, over {MAX_BODY - 1024}: ask for less")
+        return ToolResult(call=action.call, value=msgspec.json.decode(body))
+
+
+def tool_of(function: ToolFunction, on: Literal["server", "client", "approve"]) -> Tool:
+    """The tool that an async function is. Raises TypeError where the function could not be called with JSON arguments."""
+    name = function.__name__
+    if not inspect.iscoroutinefunction(function):
+        raise TypeError(f"{name} is no `async def`: a tool that blocks would stop every stream of this instance")
+    hints = get_type_hints(function, include_extras=True)
+    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
+    parameters = inspect.signature(function).parameters
+    for parameter in parameters.values():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise TypeError(f"{name}({parameter}): a tool takes parameters that can be given by name")
+        if parameter.name == "call":
+            continue
+        if parameter.name not in hints:
+            raise TypeError(f"{name}({parameter}): needs a type hint, which the model's schema is made of")
+        default = () if parameter.default is parameter.empty else (parameter.default,)
+        fields.append((parameter.name, hints[parameter.name], *default))
+    kind = msgspec.defstruct(name, fields, kw_only=True, forbid_unknown_fields=True)
+    about = Function(name, inspect.getdoc(function) or name, _schema(kind))
+    return Tool(about, on, kind, function, "call" in parameters)
+
+
+def _declared(tool: Mapping[str, Any]) -> Tool:
+    """A client's tool that is given as its schema: name, description, parameters."""
+    about = Function(tool["name"], tool.get("description", tool["name"]), tool.get("parameters", {"type": "object", "properties": {}}))
+    return Tool(about, "client", None)
+
+
+def _schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """The schema of a struct with the struct itself at the top, as servers want it, and what it refers to in $defs."""
+    (top,), components = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
+    schema: dict[str, Any] = components.pop(top["$ref"].rpartition("/")[2])
+    del schema["title"]
+    return schema | ({"$defs": components} if components else {})
+
+
+def _arguments(text: str) -> dict[str, Any]:
+    """Arguments as the model wrote them. What is no JSON object is kept under a name that no tool takes, so that the tool refuses it."""
+    try:
+        return msgspec.json.decode(text or "{}", type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        return {"not_a_json_object": text.encode(errors="replace").decode()}
