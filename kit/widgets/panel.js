@@ -1,0 +1,173 @@
+// @ts-check
+/** Panel: a session with buttons. `mount` works in any page; the default export is what anywidget asks for. */
+
+import { Actions } from "./actions.js";
+import { connect } from "./session.js";
+import { element, inert } from "./text.js";
+import { waysFrom } from "./transports.js";
+import { Turns } from "./turns.js";
+import { View } from "./view.js";
+import { randomRef } from "./wire.js";
+
+/** @typedef {import("./wire.js").Frame} Frame */
+/** @typedef {import("./wire.js").Receipt} Receipt */
+
+const ENDED = /** @type {Record<string, string>} */ ({ done: "is done", stopped: "was stopped", replaced: "begins anew", failed: "failed" });
+/** ms after the last key until nobody is typing any more. */
+const PAUSE = 3_000;
+
+/** Draw a session into `host`. @param {HTMLElement} host @param {import("./session.js").Options} options @returns {() => void} its clean-up */
+export function mount(host, options) {
+  const panel = new Panel(host, connect(options), options.session);
+  return () => panel.close();
+}
+
+class Panel {
+  #turns = new Turns();
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #typing;
+  /** The turn whose prompt is being edited. @type {string | undefined} */ #editing;
+
+  /** @param {HTMLElement} host @param {import("./session.js").Session} session @param {string} name */
+  constructor(host, session, name) {
+    this.session = session;
+    this.state = element("span", { class: "kit-state", role: "status" });
+    this.note = element("p", { class: "kit-note", role: "status" });
+    this.input = /** @type {HTMLTextAreaElement} */ (element("textarea", { rows: "1", "aria-label": "Prompt" }));
+    this.send = button("Send", "submit", "Enter sends, Shift+Enter begins a new line");
+    this.stop = button("Stop", "button", "Stop everything that is being said");
+    this.edit = button("Edit", "button", "Change the prompt of the open turn; what was said stays known (Esc leaves it as it is)");
+    this.form = element("form", { class: "kit-form" }, this.input, this.send, this.stop, this.edit);
+    const log = element("div", { class: "kit-log" });
+    // Lumino sees keys before the page does: without the attribute, `dd` on a button would delete the notebook's cell.
+    this.root = element("section", { class: "kit", "aria-label": `Session ${name}`, "data-lm-suppress-shortcuts": "" },
+      element("header", { class: "kit-bar" }, this.state, element("bdi", { class: "kit-name" }, name)),
+      // A log is a live region by its role; token by token that is noise, so ends are told in the note.
+      element("div", { class: "kit-scroll", role: "log", "aria-live": "off", "aria-label": "Transcript", tabindex: "0" }, log),
+      this.form, this.note);
+    host.append(this.root);
+    this.view = new View(log, (call, text) => this.#tell(session.answer(call, text)));
+    this.actions = new Actions(session, this.#turns, this.root, name);
+    Object.assign(this.root, { kit: this }); // for a page's own script: `document.querySelector(".kit").kit.actions.known.set(name, f)`
+    this.#listen();
+  }
+
+  close() {
+    clearTimeout(this.#typing);
+    this.session.close();
+    this.view.close();
+    this.root.remove();
+  }
+
+  #listen() {
+    const on = (/** @type {string} */ name, /** @type {(detail: any) => void} */ heard) =>
+      this.session.addEventListener(name, (event) => heard(/** @type {CustomEvent} */ (event).detail));
+    on("state", () => this.#state());
+    on("entry", (frame) => this.#entry(frame));
+    on("clear", () => { this.#turns.clear(); this.view.clear(); this.#buttons(); });
+    on("aside", (frame) => { if (frame.type === "typing") this.#note(frame.on ? `${frame.from} is typing` : ""); });
+    this.form.addEventListener("submit", (event) => { event.preventDefault(); this.#submit(); });
+    this.stop.addEventListener("click", () => this.#tell(this.session.stop()));
+    this.edit.addEventListener("click", () => this.#edit(this.#turns.editable));
+    this.input.addEventListener("keydown", (event) => this.#key(event));
+    this.input.addEventListener("input", () => this.#type());
+    this.#state();
+    this.#edit();
+  }
+
+  #state() {
+    const { phase, words } = this.session.state;
+    this.state.textContent = words;
+    this.state.dataset.phase = words.startsWith("gap") ? "gap" : phase;
+    if (phase === "open") this.actions.look();
+  }
+
+  /** @param {Frame} frame */
+  #entry(frame) {
+    const open = this.#turns.open.size;
+    this.#turns.see(frame);
+    this.view.add(frame);
+    if (frame.type === "action" || frame.id === this.session.head) this.actions.look();
+    if (frame.type === "prompt" || frame.type === "edit") this.#note("");
+    if (frame.type === "end") this.#note(`${frame.from} ${ENDED[frame.reason]}${frame.text ? `: ${frame.text}` : ""}`);
+    if (open !== this.#turns.open.size || this.edit.hasAttribute("disabled")) this.#buttons();
+  }
+
+  #buttons() {
+    this.stop.toggleAttribute("disabled", !this.#turns.open.size);
+    this.edit.toggleAttribute("disabled", !this.#turns.editable);
+  }
+
+  /** @param {KeyboardEvent} event */
+  #key(event) {
+    if (event.key === "Escape" && this.#editing) this.#edit();
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    this.#submit();
+  }
+
+  #submit() {
+    const text = this.input.value;
+    if (!text.trim()) return;
+    this.#tell(this.#editing ? this.session.edit(this.#editing, text) : this.session.prompt(text));
+    this.#edit();
+  }
+
+  /** Turn the prompt box to the turn that is to be edited, or back. @param {{turn?: string, text: string}} [turn] */
+  #edit(turn) {
+    this.#editing = turn?.turn;
+    this.input.value = turn?.text ?? "";
+    this.input.placeholder = "Ask something";
+    this.send.textContent = turn ? "Replace" : "Send";
+    this.input.setAttribute("aria-label", turn ? "Edit the prompt" : "Prompt");
+    this.root.classList.toggle("kit-editing", Boolean(turn));
+    this.#buttons();
+    if (turn) this.input.focus();
+  }
+
+  /** Others see that somebody types; one frame as it begins, one when it ends. */
+  #type() {
+    if (!this.#typing) this.session.typing(true);
+    clearTimeout(this.#typing);
+    this.#typing = setTimeout(() => { this.#typing = undefined; this.session.typing(false); }, PAUSE);
+  }
+
+  /** Say what became of a word where that is not what was wanted. @param {Promise<Receipt>} word */
+  async #tell(word) {
+    if (this.session.state.phase !== "open") this.#note("Kept: it is sent as soon as the connection is back.");
+    const receipt = await word;
+    const was = receipt.was ?? receipt.status;
+    this.#note(was === "refused" ? `Refused: ${receipt.reason}` : was === "too_late" ? "Too late: there was nothing left to act on." : "");
+  }
+
+  /** @param {string} text */
+  #note(text) {
+    this.note.textContent = inert(text);
+  }
+}
+
+/** @param {string} label @param {string} type @param {string} title */
+function button(label, type, title) {
+  return element("button", { type, title, class: `kit-${label.toLowerCase()}` }, label);
+}
+
+/** A ticket comes over the comm, as a message: a trait would be saved with the notebook. @param {import("./transports.js").Model} model @returns {Promise<string>} */
+function askTicket(model) {
+  const id = randomRef();
+  return new Promise((done) => {
+    const heard = (/** @type {any} */ message) => {
+      if (message.kit !== "ticket" || message.to !== id) return;
+      model.off("msg:custom", heard);
+      done(message.ticket);
+    };
+    model.on("msg:custom", heard);
+    model.send({ kit: "ticket", id, origin: location.origin });
+  });
+}
+
+/** @param {{model: import("./transports.js").Model, el: HTMLElement}} widget */
+function render({ model, el }) {
+  const [url, session] = [model.get("url"), model.get("session")];
+  return mount(el, { session, ways: waysFrom(`${url}/s/${session}`, model), getTicket: () => askTicket(model) });
+}
+
+export default { render };

@@ -1,0 +1,114 @@
+"""Panel: a session in a notebook's output. The page-side client does the work; the kernel only mounts it and hands out a ticket.
+
+The page opens its own WebSocket to the instance, so that Stop works while a cell is running; comms wait for the cell to end. Where
+the page can reach the instance neither directly nor through jupyter-server-proxy, its frames are piped over the widget's comm.
+
+No credential is ever a trait: traits are saved with the notebook. A ticket travels as a message, which is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import anywidget
+from traitlets import Unicode
+
+from kit.widgets.pipe import Pipe
+
+HERE = Path(__file__).parent
+
+IssueTicket = Callable[[str, str, Callable[[str], None]], None]
+"""`issue_ticket(session, origin, deliver)`: return at once and call `deliver(ticket)` later, from any thread."""
+
+MAX_PIPES = 8
+"""Pages that may be piped at a time: one that vanished cannot say so, and the oldest gives way."""
+
+
+def bundle(*names: str) -> str:
+    """The modules as one, in the given order, which is that of their imports.
+
+    anywidget takes one module, as text, and its blob URL has no neighbours to import from. The files stay plain ES modules, which any
+    page loads as they are, so nothing is built: with one scope for all, their imports are left out. A name that two files declare is
+    a SyntaxError in the browser, so the files cannot drift into clashing unseen.
+    """
+    text = "\n".join((HERE / name).read_text("utf-8") for name in names)
+    text = re.sub(r"^import .*;\n", "", text, flags=re.MULTILINE)
+    return re.sub(r"^export (?!default)", "", text, flags=re.MULTILINE)
+
+
+class Panel(anywidget.AnyWidget):
+    """Shows the session `session` of the instance at `url` (`ws://127.0.0.1:8123`).
+
+    `issue_ticket` is called in the kernel's main thread when a page has no ticket left; the pipes run on `loop`, the instance's own.
+    """
+
+    _esm = bundle(
+        "wire.js", "shelf.js", "text.js", "transports.js", "outbox.js", "session.js", "turns.js", "view.js", "actions.js", "panel.js"
+    )
+    _css = HERE / "panel.css"
+    url = Unicode().tag(sync=True)
+    session = Unicode().tag(sync=True)
+
+    def __init__(self, url: str, session: str, issue_ticket: IssueTicket, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(url=url, session=session)
+        self._issue_ticket = issue_ticket
+        self._loop = loop
+        self._pipes: dict[str, Pipe] = {}  # touched on the loop only
+        self.on_msg(self._heard)
+
+    @property
+    def caption(self) -> str:
+        """What a saved notebook shows in the panel's place."""
+        return f"Panel of session {self.session}: run this notebook to talk to it."
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        bundled = super()._repr_mimebundle_(**kwargs)
+        if bundled is None:
+            return None
+        formats, metadata = bundled
+        # JupyterLab prefers the widget's own type; a forge's page knows only these two.
+        return {**formats, "text/plain": self.caption, "text/html": f"<p><em>{escape(self.caption)}</em></p>"}, metadata
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._close_pipes)
+        super().close()
+
+    def _close_pipes(self) -> None:
+        while self._pipes:
+            self._pipes.popitem()[1].close()
+
+    # A comm's callback runs in a thread that may not wait for the loop: it only hands over.
+    def _heard(self, _: Panel, message: Any, buffers: list[memoryview]) -> None:
+        match message:
+            case {"kit": "ticket", "id": str(page), "origin": str(origin)}:
+                self._issue_ticket(self.session, origin, lambda ticket: self.send({"kit": "ticket", "to": page, "ticket": ticket}))
+            case {"kit": "open", "id": str(page), "query": str(query), "protocols": list(protocols), "origin": str(origin)}:
+                self._loop.call_soon_threadsafe(self._open, page, query, protocols, origin)
+            case {"kit": "frames", "id": str(page), "frames": list(frames)}:
+                self._loop.call_soon_threadsafe(self._said, page, frames)
+            case {"kit": "close", "id": str(page)}:
+                self._loop.call_soon_threadsafe(self._hang_up, page)
+
+    def _open(self, page: str, query: str, protocols: list[str], origin: str) -> None:
+        if len(self._pipes) >= MAX_PIPES:
+            self._hang_up(next(iter(self._pipes)))
+
+        def send(message: dict[str, Any]) -> None:
+            if message["kit"] == "closed":
+                self._pipes.pop(page, None)
+            self.send({**message, "to": page})
+
+        self._pipes[page] = Pipe(f"{self.url}/s/{self.session}{query}", protocols, origin, send)
+
+    def _said(self, page: str, frames: list[str]) -> None:
+        if pipe := self._pipes.get(page):
+            pipe.say(frames)
+
+    def _hang_up(self, page: str) -> None:
+        if pipe := self._pipes.pop(page, None):
+            pipe.close()

@@ -1,0 +1,108 @@
+"""What browser tests share: one Chromium, the kit's own files over HTTP, and a server for the pages to talk to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from urllib.parse import urlencode
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+
+from tests.browser.fake_server import FakeServer, fake_server
+from tests.prerequisites import chromium
+
+ROOT = Path(__file__).parents[2]
+FLAGS = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run", "--disable-quic"]
+
+OpenPage = Callable[..., Awaitable[Page]]
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """A test's output is not an access log."""
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[str]:
+    """The checkout over plain HTTP, as any web server would give it: the address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=ROOT))
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """One browser for all tests; a context of its own is what separates them."""
+    root = os.name == "posix" and os.geteuid() == 0  # Chromium's sandbox does not start as root
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium(), args=[*FLAGS, *(["--no-sandbox"] if root else [])])
+        yield browser
+        await browser.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
+    """A fresh profile. A page that throws fails the test, and so does one that asks anything of another host."""
+    context = await browser.new_context(viewport={"width": 900, "height": 760})
+    context.set_default_timeout(10_000)
+    errors: list[str] = []
+    context.on("weberror", lambda error: errors.append(str(error.error)))
+    yield context
+    await context.close()
+    assert errors == []
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def _blank(browser: Browser) -> AsyncIterator[Page]:
+    page = await browser.new_page()
+    yield page
+    await page.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def blank(_blank: Page, site: str) -> Page:
+    """A page without anything, of the site and newly loaded: for tests of the modules themselves."""
+    await _blank.goto(f"{site}/tests/browser/blank.html")
+    return _blank
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def server() -> AsyncIterator[FakeServer]:
+    async with fake_server() as fake:
+        yield fake
+
+
+@pytest.fixture
+def session() -> str:
+    return f"s{uuid4().hex[:8]}"
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def open_panel(context: BrowserContext, site: str, server: FakeServer, session: str) -> AsyncIterator[OpenPage]:
+    """`await open_panel()`: a page with the panel of this test's session, connected."""
+    async with AsyncExitStack() as stack:
+
+        async def ticket() -> str:
+            return server.ticket(session, site)
+
+        await context.expose_function("getTicket", ticket)
+
+        async def open_panel(wait: bool = True) -> Page:
+            page = await context.new_page()
+            stack.push_async_callback(page.close)
+            await page.goto(f"{site}/tests/browser/panel.html?{urlencode({'url': server.url, 'session': session})}")
+            if wait:
+                await page.wait_for_function("document.querySelector('.kit-state')?.dataset.phase === 'open'")
+            return page
+
+        yield open_panel
