@@ -120,11 +120,11 @@ def weather(turn: Turn) -> Script | None:
     if tool is None:
         return Script(f"The weather in {_and(cities)}: I look into my table.", " ".join(map(_from_table, cities)))
     told = [r for r in turn.ran if r.name == tool.name]
-    if told:
-        said = [f"{r.name} says about {place}: {_told(r.output)}." for r, place in zip(told, cities, strict=False)]
-        return Script("The tool has answered.", " ".join(said))
-    calls = tuple((tool.name, _with_city(tool, city, turn.prompt)) for city in cities)
-    return Script(f"The person wants the weather in {_and(cities)}. There is a tool for that.", f"Let me look up {_and(cities)}:", calls)
+    if left := cities[len(told) :]:
+        calls = tuple((tool.name, _with_city(tool, city, turn.prompt)) for city in left)
+        return Script(f"The person wants the weather in {_and(left)}. There is a tool for that.", f"Let me look up {_and(left)}:", calls)
+    said = [f"{tool.name} says about {city}: {_told(r.output)}." for r, city in zip(told, cities, strict=False)]
+    return Script("The tool has answered.", " ".join(said))
 
 
 def code(turn: Turn) -> Script | None:

@@ -20,6 +20,8 @@ NOT_MINE = "\n\n[What stands above is not how I would have put it. I begin again
 """Said before the whole answer, where the half-said one is by another model."""
 _READ = 4000
 """Characters of a prompt that are looked at: some intents take quadratic time in it."""
+_SPEAKER = re.compile(r"^[\w.@-]{1,64}: +")
+"""In front of a prompt where several people speak in one session: "ann: what is 2 + 2"."""
 
 
 @dataclass(frozen=True)
@@ -108,15 +110,21 @@ def _script(conversation: Conversation) -> Script:
     ran = _ran(items[at + 1 :])
     answers = {str(r.arguments.get("text")): _plain(r.output) for r in ran if r.name == "ask"}
     turn = Turn(prompt, conversation.tools, ran, answers)
-    for intent in INTENTS:
-        if script := intent(turn):
-            return script
+    if script := _intended(turn):
+        return script
+    spoken = _SPEAKER.sub("", prompt)
+    if script := _intended(replace(turn, prompt=spoken)):
+        return script
     asked = next((q for q in QUESTIONS if _text(items[max(at - 1, 0) : max(at, 0)]).startswith(q)), None)
     earlier = [item.text for item in items[: max(at, 0)] if isinstance(item, User)]
     if asked and earlier:
-        turn = replace(turn, prompt=earlier[-1], answers={**answers, asked: prompt})
-        return next((script for intent in INTENTS if (script := intent(turn))), otherwise(turn))
+        turn = replace(turn, prompt=earlier[-1], answers={**answers, asked: spoken})
+        return _intended(turn) or otherwise(turn)
     return otherwise(turn)
+
+
+def _intended(turn: Turn) -> Script | None:
+    return next((script for intent in INTENTS if (script := intent(turn))), None)
 
 
 def _ran(items: Iterable[Item]) -> tuple[Ran, ...]:
