@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any, cast
 
 from msgspec.structs import replace
 
 from kit.history import Agent, History
-from kit.packets import Action, Answer, AnyPacket, AnyWord, Ask, Content, Entry, Packet, Prompt, Result, Thought, ToolResult, Word, split
+from kit.packets import Action, Answer, AnyPacket, AnyWord, Ask, Content, Entry, Packet, Prompt, Result, Thought, ToolResult, Word
 
 Reply = Callable[[Action | Ask], AnyWord]
 
@@ -21,10 +21,11 @@ class Killed(BaseException):
 class FakeTurn:
     """A log of one session, and agents that are called on it as the turn runner would.
 
-    `joins` joins neighbouring pieces at random, as group commit does; `limit` splits long texts, as the log does.
+    `joins` joins neighbouring pieces at random, as group commit does; texts over `limit` characters are split, as the log
+    does with those over its size: only the last part has the provider's cursor.
     """
 
-    def __init__(self, *entries: Entry, joins: random.Random | None = None, limit: int = 60_000) -> None:
+    def __init__(self, *entries: Entry, joins: random.Random | None = None, limit: int = 1000) -> None:
         self.entries: list[Entry] = list(entries)
         self.joins = joins
         self.limit = limit
@@ -46,7 +47,7 @@ class FakeTurn:
         return History(tuple(self.entries), self.turn)
 
     def store(self, packet: AnyPacket) -> None:
-        for piece in split(packet, self.limit):
+        for piece in self.split(packet):
             last = self.entries[-1]
             if self.joins and self.joins.random() < 0.5 and type(last) is type(piece) and isinstance(last, Thought | Content):
                 assert isinstance(piece, Thought | Content)
@@ -57,6 +58,14 @@ class FakeTurn:
                     piece, id=f"{epoch}-{len(self.entries)}", turn=self.turn, from_=self.history.agent, n=self.history.pieces + 1
                 )
                 self.entries.append(said)
+
+    def split(self, packet: AnyPacket) -> Iterator[AnyPacket]:
+        if isinstance(packet, Thought | Content) and len(packet.text) > self.limit:
+            half = len(packet.text) // 2
+            yield from self.split(replace(packet, text=packet.text[:half], at=None))
+            yield from self.split(replace(packet, text=packet.text[half:]))
+        else:
+            yield packet
 
     async def round(self, agent: Agent, kill_after: int | None = None, *, lose_last: bool = False) -> int:
         """Call the agent once. Killed after so many packets, of which the last may be lost on its way to the log."""
@@ -90,7 +99,11 @@ class FakeTurn:
             packet
             for packet in history.said
             if (isinstance(packet, Ask) and not history.answer(packet.call))
-            or (isinstance(packet, Action) and not history.result(packet.call) and not (packet.on == "approve" and history.answer(packet.call)))
+            or (
+                isinstance(packet, Action)
+                and not history.result(packet.call)
+                and not (packet.on == "approve" and history.answer(packet.call))
+            )
         ]
 
     def story(self) -> list[tuple[Any, ...]]:

@@ -6,12 +6,13 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from itertools import pairwise
 from typing import Any, cast
 
 import pytest
 
 from kit.agents import HAND_OVER, AgentError, model, openai
-from kit.agents.model import Cut, Fail, Refuse, Server, Stall, rate_limited, server_error
+from kit.agents.model import Cut, Fail, Record, Refuse, Server, Stall, rate_limited, server_error
 from kit.agents.openai import openai_agent
 from kit.history import Agent
 from kit.packets import Action, AnyPacket, Ask, Content, Prompt, Thought, ToolResult
@@ -42,12 +43,8 @@ async def set_theme(theme: str = "dark") -> None:
     """Set the theme."""
 
 
-ANSWERS = {"Which city?": "Rome", "set_theme": "done", "send_mail": "yes"}
-STORIES = {
-    "two calls in one run": "What is the weather in Oslo and Paris?",
-    "asks back, then calls": "What is the weather?",
-    "a client's action, then one that wants approval": "Set theme dark and send mail",
-}
+TWO_CALLS = "What is the weather in Oslo and Paris?"
+PERSON = replies({"Which city?": "Rome", "set_theme": "done", "send_mail": "yes"})
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +61,12 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 async def server() -> AsyncIterator[Server]:
     async with model.serve(pace=None) as server:
         yield server
+
+
+async def over(server: Server, count: int) -> list[Record]:
+    """The requests so far, once so many are over."""
+    await server.ended(count)
+    return server.requests
 
 
 @pytest.fixture(params=MODES)
@@ -98,43 +101,368 @@ def count_events(monkeypatch: pytest.MonkeyPatch, kill_at: int | None = None) ->
 # ---- crashes ----
 
 
-@pytest.mark.parametrize("story", STORIES)
-async def test_killed_after_any_packet_it_ends_as_if_nothing_had_happened(server: Server, mode: str, story: str) -> None:
-    """Another instance goes on from whichever prefix stands in the log: text exact, each tool run once."""
-    expected, total, tools = await whole(server, mode, story)
-    for kill_after in range(1, total + 1):
-        ran.clear()
-        turn = FakeTurn(joins=random.Random(kill_after)).prompt(STORIES[story])
-        with pytest.raises(Killed):
-            await turn.run(agent_on(server, mode), replies(ANSWERS), kill_after)
-        await turn.run(agent_on(server, mode), replies(ANSWERS))
-        assert turn.story() == expected, f"killed after packet {kill_after}"
-        assert ran == tools, f"killed after packet {kill_after}"
-
-
-@pytest.mark.parametrize("story", STORIES)
-async def test_killed_at_any_event_it_ends_as_if_nothing_had_happened(
-    server: Server, mode: str, story: str, monkeypatch: pytest.MonkeyPatch
+async def test_killed_at_any_event_a_turn_ends_as_if_nothing_had_happened(
+    server: Server, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the provider said and nobody told is asked for again, or attached to."""
+    """What the provider said and nobody told is asked for again, or attached to: text exact, each tool run once."""
     with monkeypatch.context() as patch:
         events = count_events(patch)
-        expected, _, tools = await whole(server, mode, story)
+        expected, tools, _ = await whole(server, mode, TWO_CALLS)
     for kill_at in range(1, events[0] + 1):
         ran.clear()
-        turn = FakeTurn(joins=random.Random(kill_at)).prompt(STORIES[story])
+        turn = FakeTurn(joins=random.Random(kill_at)).prompt(TWO_CALLS)
         with monkeypatch.context() as patch, pytest.raises(Killed):
             count_events(patch, kill_at)
-            await turn.run(agent_on(server, mode), replies(ANSWERS))
-        await turn.run(agent_on(server, mode), replies(ANSWERS))
+            await turn.run(agent_on(server, mode))
+        await turn.run(agent_on(server, mode))
         assert turn.story() == expected, f"killed at event {kill_at}"
         assert ran == tools, f"killed at event {kill_at}"
 
 
-async def whole(server: Server, mode: str, story: str) -> tuple[list[tuple[Any, ...]], int, list[tuple[str, str]]]:
-    """An uncrashed run: what happened, in how many packets, and which tools ran."""
-    turn = FakeTurn().prompt(STORIES[story])
-    total = await turn.run(agent_on(server, mode), replies(ANSWERS))
-    assert sum(isinstance(packet, Action) for packet in turn.history.said) >= 1
-    assert not turn.open() and ran
-    return turn.story(), total, list(ran)
+@pytest.mark.parametrize("prompt", [TWO_CALLS, "What is the weather?", "Set theme dark and send mail"])
+async def test_killed_after_any_kind_of_packet_a_turn_ends_as_if_nothing_had_happened(server: Server, mode: str, prompt: str) -> None:
+    """Between two calls of a run, between a call and its result, after an ask, an answer, an approval: another instance goes on."""
+    expected, tools, said = await whole(server, mode, prompt)
+    text = [isinstance(packet, Thought | Content) and type(packet) is type(after) for packet, after in pairwise((*said, None))]
+    inside = next(i for i, is_text in enumerate(text) if is_text)
+    for kill_after in [inside + 1, *(i + 1 for i, is_text in enumerate(text) if not is_text)]:
+        ran.clear()
+        turn = FakeTurn(joins=random.Random(kill_after)).prompt(prompt)
+        with pytest.raises(Killed):
+            await turn.run(agent_on(server, mode), PERSON, kill_after)
+        await turn.run(agent_on(server, mode), PERSON)
+        assert turn.story() == expected, f"killed after packet {kill_after}"
+        assert ran == tools, f"killed after packet {kill_after}"
+
+
+async def test_killed_before_a_packet_is_stored_a_tool_runs_again_with_the_same_id(server: Server, mode: str) -> None:
+    """A result that was lost is made again: the call id is the tool's idempotency key."""
+    expected, tools, said = await whole(server, mode, TWO_CALLS)
+    first_result = next(i for i, packet in enumerate(said, 1) if isinstance(packet, ToolResult))
+    ran.clear()
+    turn = FakeTurn().prompt(TWO_CALLS)
+    with pytest.raises(Killed):
+        await turn.run(agent_on(server, mode), None, first_result, lose_last=True)
+    await turn.run(agent_on(server, mode))
+    assert turn.story() == expected
+    assert ran == [tools[0], *tools]
+
+
+async def test_killed_again_and_again_it_still_says_everything_once(server: Server, mode: str) -> None:
+    """An instance that lives for a few packets only, over and over; large pieces are split by the log."""
+    expected, tools, _ = await whole(server, mode, TWO_CALLS)
+    turn, lives = FakeTurn(joins=random.Random(1), limit=4).prompt(TWO_CALLS), random.Random(2)
+    ran.clear()
+    for _ in range(100):
+        try:
+            await turn.run(agent_on(server, mode), None, lives.randrange(1, 7))
+            break
+        except Killed:
+            continue
+    assert turn.story() == expected and ran == tools
+
+
+async def whole(server: Server, mode: str, prompt: str) -> tuple[list[tuple[Any, ...]], list[tuple[str, str]], tuple[AnyPacket, ...]]:
+    """An uncrashed turn: what happened, which tools ran, and the packets."""
+    ran.clear()
+    turn = FakeTurn().prompt(prompt)
+    await turn.run(agent_on(server, mode), PERSON)
+    assert any(isinstance(packet, Action) for packet in turn.history.said) and not turn.open() and ran
+    return turn.story(), list(ran), turn.history.said
+
+
+async def test_a_cursor_is_taken_up_without_asking_again(server: Server) -> None:
+    """In background mode the model is asked once per run, whatever happens to the instances."""
+    turn = FakeTurn().prompt("count to 5")
+    with pytest.raises(Killed):
+        await turn.run(agent_on(server, "background"), None, 3)
+    at = turn.history.said[-1].at
+    await turn.run(agent_on(server, "background"))
+    assert at is not None
+    assert [(r.method, r.path) for r in await over(server, 2)] == [
+        ("POST", "/v1/responses"),
+        ("GET", f"/v1/responses/{at.response}?starting_after={at.sequence}&stream=true"),
+    ]
+
+
+async def test_a_piece_that_the_log_split_is_not_told_twice(server: Server) -> None:
+    """A crash between the halves of a split piece: the first half has no cursor of its own."""
+    turn = FakeTurn(limit=2).prompt("count to 12")
+    await turn.run(agent_on(server, "background"))
+    expected = turn.story()
+    halves = [i for i, entry in enumerate(turn.entries) if isinstance(entry, Thought | Content) and entry.at is None]
+    assert halves
+    for half in halves:
+        torn = FakeTurn(*turn.entries[: half + 1])
+        torn.turn = turn.turn
+        await torn.run(agent_on(server, "background"))
+        assert torn.story() == expected
+
+
+async def test_a_response_that_is_gone_is_continued_from_what_was_said(server: Server) -> None:
+    """The provider forgot it (404), or another instance cancelled it: the rest is asked for."""
+    turn = FakeTurn().prompt("count to 9")
+    with pytest.raises(Killed):
+        await turn.run(agent_on(server, "background"), None, 9)
+    async with model.serve(pace=None) as another:
+        await turn.run(agent_on(another, "background"))
+    assert turn.story()[-1] == ("Content", "1 2 3 4 5 6 7 8 9")
+
+
+# ---- stop and hand-over ----
+
+
+async def stopped(server: Server, mode: str, message: str | None = None) -> FakeTurn:
+    """A turn that is cancelled in the middle of its answer, while the agent waits for the provider."""
+    server.pace = 100
+    turn, some = FakeTurn().prompt("count to 1000"), asyncio.Event()
+
+    async def answering() -> None:
+        async for packet in agent_on(server, mode)(turn.history):
+            turn.store(packet)
+            if isinstance(packet, Content):
+                some.set()
+
+    task = asyncio.create_task(answering())
+    await some.wait()
+    task.cancel(message)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    return turn
+
+
+async def test_a_stop_closes_the_stream_and_cancels_the_response(server: Server, mode: str) -> None:
+    """The model stops, too: the provider makes no token that nobody reads."""
+    await stopped(server, mode)
+    requests = await over(server, 2 if mode == "background" else 1)
+    assert [r.outcome for r in requests if r.path in ("/v1/responses", "/v1/chat/completions")] == ["left"]
+    assert [r.path.rpartition("/")[2] for r in requests[1:]] == (["cancel"] if mode == "background" else [])
+    assert server.tokens_made < 100
+
+
+async def test_a_closed_generator_is_a_stop(server: Server) -> None:
+    """The runner may close the agent while it holds a packet, instead of cancelling it."""
+    server.pace = 100
+    packets = cast("AsyncGenerator[AnyPacket, None]", agent_on(server, "background")(FakeTurn().prompt("count to 1000").history))
+    await anext(packets)
+    await packets.aclose()
+    assert [r.path.rpartition("/")[2] for r in await over(server, 2)] == ["responses", "cancel"]
+
+
+async def test_a_stop_before_the_first_event_cancels_the_response(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider would go on without a reader, and its id is not known yet: it is waited for, and cancelled."""
+    server.pace, asked = 100, asyncio.Event()
+    create = openai.Model._open
+
+    async def slow(*args: Any) -> Any:
+        asked.set()
+        await asyncio.sleep(0)
+        return await create(*args)
+
+    monkeypatch.setattr(openai.Model, "_open", slow)
+    task = asyncio.ensure_future(anext(agent_on(server, "background")(FakeTurn().prompt("count to 1000").history)))
+    await asked.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [r.path.rpartition("/")[2] for r in await over(server, 2)] == ["responses", "cancel"]
+
+
+async def test_a_hand_over_leaves_the_response_running_for_the_next_instance(server: Server) -> None:
+    """An instance that shuts down in order cancels nothing: the next one attaches to the same response."""
+    turn = await stopped(server, "background", HAND_OVER)
+    assert not any("cancel" in r.path for r in await over(server, 1))
+    server.pace = None
+    await turn.run(agent_on(server, "background"))
+    assert turn.story()[-1] == ("Content", " ".join(map(str, range(1, 1001))))
+    assert [r.method for r in await over(server, 2)] == ["POST", "GET"]
+
+
+async def test_a_second_cancellation_does_not_save_the_response(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An impatient runner cancels twice: the provider hears of it all the same."""
+    server.pace, cancelling = 100, asyncio.Event()
+    real = openai.Model._cancel
+
+    async def told(self: openai.Model) -> None:
+        cancelling.set()
+        await real(self)
+
+    monkeypatch.setattr(openai.Model, "_cancel", told)
+    packets = agent_on(server, "background")(FakeTurn().prompt("count to 1000").history)
+    await anext(packets)
+    task = asyncio.ensure_future(anext(packets))
+    await asyncio.sleep(0)
+    task.cancel()
+    await cancelling.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await over(server, 2))[-1].path.endswith("/cancel")
+
+
+# ---- faults ----
+
+
+@pytest.mark.parametrize(
+    "fault", [rate_limited(0.5), server_error(), Stall(0), Stall(9), Cut(0), Cut(9), Cut(9, clean=True), Fail(9)], ids=str
+)
+async def test_a_fault_that_passes_is_not_seen(server: Server, mode: str, fault: Any) -> None:
+    """429, 500, a stall, a cut, a failed run: tried again, and the answer is the same to the letter."""
+    whole = FakeTurn().prompt("count to 12")
+    await whole.run(agent_on(server, mode))
+    turn = FakeTurn().prompt("count to 12")
+    server.fail_next(fault)
+    await turn.run(agent_on(server, mode, stall=0.2))
+    assert turn.story() == whole.story()
+
+
+async def test_a_wait_is_what_the_provider_wants_and_then_random(server: Server) -> None:
+    """Retry-After is the least; full jitter over a doubling span comes on top."""
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    server.fail_next(rate_limited(1.5), server_error(), server_error())
+    await FakeTurn().prompt("count to 2").run(agent_on(server, "chat", sleep=sleep, jitter=lambda: 0.5))
+    assert waits == [1.5 + 0.5, 1.0, 2.0]
+
+
+async def test_progress_is_no_failure(server: Server, mode: str) -> None:
+    """A connection that is cut every few tokens is no reason to give up, as long as there are some."""
+    server.fail_next(*[Cut(24)] * 8)
+    turn = FakeTurn().prompt("count to 30")
+    await turn.run(agent_on(server, mode, tries=3))
+    assert turn.story()[-1] == ("Content", " ".join(map(str, range(1, 31))))
+
+
+SENTENCES = [
+    ([Refuse(401, "no", "invalid_api_key")], "{} refuses the API key (401): check OPENAI_API_KEY."),
+    ([Refuse(403, "no")], "{} does not let this API key use the model m (403)."),
+    ([Refuse(404, "no", "model_not_found")], "{} has no model m (404): check KIT_MODEL and OPENAI_BASE_URL."),
+    ([Refuse(400, "too long")], "{} does not accept the request (400): too long"),
+    ([Refuse(429, "no", "insufficient_quota")], "The account's quota at {} is used up (429): check its plan and billing."),
+    ([rate_limited(0.1)] * 3, "{} has too many requests (429): try again in a minute."),
+    ([rate_limited(3600)], "{} has too many requests (429): try again in a minute."),
+    ([server_error()] * 3, "{} failed (500): try again later."),
+    ([Stall(0)] * 3, "{} was silent for 0.1 s: try again later."),
+    ([Cut(0)] * 3, "{} cannot be reached: check the network and OPENAI_BASE_URL."),
+]
+
+
+@pytest.mark.parametrize(("faults", "sentence"), SENTENCES)
+async def test_a_fault_that_stays_is_one_sentence_for_the_person(server: Server, mode: str, faults: list[Any], sentence: str) -> None:
+    """What happened, and what to do about it; tried again where that can help, and only so often."""
+    server.fail_next(*faults)
+    agent = agent_on(server, mode, model="m", tries=3, stall=0.1)
+    with pytest.raises(AgentError) as error:
+        await FakeTurn().prompt("count to 2").run(agent)
+    assert str(error.value) == sentence.format(server.url.split("/")[2])
+    server.fail_next()
+    assert len(server.requests) <= len(faults)
+
+
+async def test_nobody_there_is_one_sentence() -> None:
+    """A server that does not run."""
+    agent = openai_agent(base_url="http://127.0.0.1:9/v1", sleep=no_sleep)
+    with pytest.raises(AgentError, match=r"^127.0.0.1:9 cannot be reached: check the network and OPENAI_BASE_URL.$"):
+        await FakeTurn().prompt("hello").run(agent)
+
+
+@pytest.mark.parametrize("key", [None, "", "  "])
+def test_a_missing_key_is_one_sentence(key: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenAI itself wants one; an empty variable is as good as none."""
+    monkeypatch.setenv("OPENAI_API_KEY", " ")
+    with pytest.raises(AgentError, match=r"^There is no API key: set OPENAI_API_KEY, or OPENAI_BASE_URL to a server that needs none.$"):
+        openai_agent(api_key=key)
+
+
+@pytest.mark.parametrize("key", ["sk-1 2", "sk-1\nsk-2", "sk-…", "“sk-1”"])
+def test_a_key_that_no_header_can_carry_is_one_sentence(key: str) -> None:
+    """Copied with a quote, an ellipsis or a line break."""
+    with pytest.raises(AgentError, match="copy it into OPENAI_API_KEY again"):
+        openai_agent(api_key=key)
+
+
+async def test_a_wrong_key_is_one_sentence() -> None:
+    """Only the provider can know that."""
+    async with model.serve(pace=None, key="right") as server:
+        with pytest.raises(AgentError, match="refuses the API key"):
+            await FakeTurn().prompt("hello").run(agent_on(server, "chat"))
+        turn = FakeTurn().prompt("count to 2")
+        await turn.run(openai_agent(base_url=server.url, api_key=" right\n"))
+        assert turn.story()[-1] == ("Content", "1 2")
+
+
+async def test_the_environment_says_whom_to_ask(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OPENAI_BASE_URL and KIT_MODEL; a server that is not OpenAI's is spoken to in Chat Completions, and needs no key."""
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/")
+    monkeypatch.setenv("KIT_MODEL", "my-model")
+    await FakeTurn().prompt("hello").run(openai_agent())
+    record = (await over(server, 1))[0]
+    assert (record.path, record.model) == ("/v1/chat/completions", "my-model")
+
+
+async def test_a_model_that_takes_no_reasoning_is_asked_without(server: Server) -> None:
+    """Whether a model thinks can only be found out by asking."""
+    await FakeTurn().prompt("hello").run(agent_on(server, "background"))
+    server.fail_next(Refuse(400, "Unsupported parameter", "unsupported_parameter", "reasoning.summary"))
+    turn = FakeTurn().prompt("count to 2")
+    await turn.run(agent_on(server, "background"))
+    assert turn.story()[-1] == ("Content", "1 2")
+    assert [r.body.get("reasoning") for r in await over(server, 3) if r.body] == [{"summary": "auto"}, None]
+
+
+# ---- tools ----
+
+
+async def test_an_action_that_is_declined_does_not_run(server: Server, mode: str) -> None:
+    """Anything but yes; the model reads why."""
+    turn = FakeTurn().prompt("send mail")
+    await turn.run(agent_on(server, mode), replies({"send_mail": "no, wait"}))
+    assert ran == []
+    assert [told.error for told in turn.history.said if isinstance(told, ToolResult)] == ["declined by the person: no, wait"]
+    assert "declined by the person: no, wait" in turn.story()[-1][1]
+
+
+async def test_a_round_without_news_says_nothing(server: Server) -> None:
+    """Called again while a person still thinks, the agent returns."""
+    turn = FakeTurn().prompt("What is the weather?")
+    await turn.run(agent_on(server, "chat"))
+    assert isinstance(turn.history.said[-1], Ask)
+    assert await turn.round(agent_on(server, "chat")) == 0
+    assert len(server.requests) == 1
+
+
+async def test_an_unknown_city_is_an_error_that_the_model_reads(server: Server, mode: str) -> None:
+    """A tool that raises does not end the turn."""
+
+    async def get_weather(city: str) -> str:
+        raise LookupError(f"no {city}")
+
+    turn = FakeTurn().prompt("weather in Oslo")
+    await turn.run(agent_on(server, mode, tools=[get_weather], approve=[]))
+    assert [p.error for p in turn.history.said if isinstance(p, ToolResult)] == ["LookupError: no Oslo"]
+    assert "LookupError: no Oslo" in turn.story()[-1][1]
+
+
+async def test_rounds_are_bounded(server: Server, mode: str) -> None:
+    """A model that only ever calls is stopped; so many calls ran, and the person is told."""
+    names = ["open_door", "close_window", "feed_cat"]
+
+    async def tool() -> str:
+        ran.append(("", ""))
+        return "ok"
+
+    tools = []
+    for name in names:
+        tools.append(type(tool)(tool.__code__, tool.__globals__, name))
+    turn = FakeTurn().prompt("open door, close window, feed cat")
+    with pytest.raises(AgentError, match=r"^The model called tools 2 times and has not answered.$"):
+        await turn.run(agent_on(server, mode, tools=tools, approve=[], max_rounds=2))
+    assert len(ran) == 2
+
+
+async def test_background_is_for_responses_only() -> None:
+    with pytest.raises(ValueError, match="only the Responses dialect"):
+        openai_agent(dialect="chat", background=True, api_key="k")
