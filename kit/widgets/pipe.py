@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -54,11 +55,10 @@ class Pipe:
         """Both ways until the instance closes; the code and reason with which it did."""
         others = [asyncio.ensure_future(self._climb(socket)), asyncio.ensure_future(self._descend())]
         try:
-            async for frame in socket:
-                await self._down.put(str(frame))
+            with suppress(ConnectionClosed):  # its code is what is returned
+                async for frame in socket:
+                    await self._down.put(str(frame))
             await self._down.join()
-        except ConnectionClosed:
-            pass  # the code says it
         finally:
             for task in others:
                 task.cancel()

@@ -93,6 +93,10 @@ class FakeServer:
         self._tickets[ticket] = (session, origin)
         return ticket
 
+    def redeem(self, ticket: str) -> tuple[str, str] | None:
+        """The session and Origin that a ticket is for; it is spent."""
+        return self._tickets.pop(ticket, None)
+
     def spend_tickets(self) -> None:
         """Every ticket that was given out is worth nothing now."""
         self._tickets.clear()
@@ -171,7 +175,7 @@ class FakeServer:
     async def admit(self, socket: ServerConnection, request: Request) -> Response | None:
         offered = request.headers.get("Sec-WebSocket-Protocol", "").split(", ")
         ticket = next((o.removeprefix("ticket.") for o in offered if o.startswith("ticket.")), "")
-        bound = self._tickets.pop(ticket, None)
+        bound = self.redeem(ticket)
         session = urlsplit(request.path).path.removeprefix("/s/")
         if self.refuse_next or bound != (session, request.headers.get("Origin")):
             self.refuse_next = max(0, self.refuse_next - 1)
