@@ -94,17 +94,14 @@ class FakeTurn:
             self.say(reply(waiting[0]))
 
     def open(self) -> list[Action | Ask]:
-        history = self.history
-        return [
-            packet
-            for packet in history.said
-            if (isinstance(packet, Ask) and not history.answer(packet.call))
-            or (
-                isinstance(packet, Action)
-                and not history.result(packet.call)
-                and not (packet.on == "approve" and history.answer(packet.call))
-            )
-        ]
+        """What waits for a person or a client."""
+        return [packet for packet in self.history.said if isinstance(packet, Action | Ask) and not self._closed(packet)]
+
+    def _closed(self, packet: Action | Ask) -> bool:
+        answered = self.history.answer(packet.call) is not None
+        if isinstance(packet, Ask) or (packet.on == "approve" and answered):
+            return answered
+        return self.history.result(packet.call) is not None
 
     def story(self) -> list[tuple[Any, ...]]:
         """What happened in the current turn, apart from how it was cut into packets."""

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import random
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from itertools import pairwise
 from typing import Any, cast
 
 import pytest
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
 from kit.agents import HAND_OVER, AgentError, model, openai
+from kit.agents.demo import default_agent
 from kit.agents.model import Cut, Fail, Record, Refuse, Server, Stall, rate_limited, server_error
 from kit.agents.openai import openai_agent
 from kit.history import Agent
-from kit.packets import Action, AnyPacket, Ask, Content, Prompt, Thought, ToolResult
-from tests.fake_turn import FakeTurn, Killed, replies
+from kit.packets import AnyPacket, Ask, Content, Thought, ToolResult
+from tests.fake_turn import FakeTurn, Killed, replies, told
 
 MODES: dict[str, dict[str, Any]] = {
     "background": {"dialect": "responses"},
@@ -111,9 +115,10 @@ async def test_killed_at_any_event_a_turn_ends_as_if_nothing_had_happened(
     for kill_at in range(1, events[0] + 1):
         ran.clear()
         turn = FakeTurn(joins=random.Random(kill_at)).prompt(TWO_CALLS)
-        with monkeypatch.context() as patch, pytest.raises(Killed):
+        with monkeypatch.context() as patch:
             count_events(patch, kill_at)
-            await turn.run(agent_on(server, mode))
+            with pytest.raises(Killed):
+                await turn.run(agent_on(server, mode))
         await turn.run(agent_on(server, mode))
         assert turn.story() == expected, f"killed at event {kill_at}"
         assert ran == tools, f"killed at event {kill_at}"
@@ -159,7 +164,8 @@ async def test_killed_again_and_again_it_still_says_everything_once(server: Serv
             break
         except Killed:
             continue
-    assert turn.story() == expected and ran == tools
+    assert turn.story() == expected
+    assert ran == tools
 
 
 async def whole(server: Server, mode: str, prompt: str) -> tuple[list[tuple[Any, ...]], list[tuple[str, str]], tuple[AnyPacket, ...]]:
@@ -167,7 +173,8 @@ async def whole(server: Server, mode: str, prompt: str) -> tuple[list[tuple[Any,
     ran.clear()
     turn = FakeTurn().prompt(prompt)
     await turn.run(agent_on(server, mode), PERSON)
-    assert any(isinstance(packet, Action) for packet in turn.history.said) and not turn.open() and ran
+    assert ran
+    assert turn.open() == []
     return turn.story(), list(ran), turn.history.said
 
 
@@ -207,6 +214,29 @@ async def test_a_response_that_is_gone_is_continued_from_what_was_said(server: S
     async with model.serve(pace=None) as another:
         await turn.run(agent_on(another, "background"))
     assert turn.story()[-1] == ("Content", "1 2 3 4 5 6 7 8 9")
+
+
+async def test_a_response_that_somebody_cancelled_is_continued_from_what_was_said(server: Server) -> None:
+    """There is no event for that: the stream just ends, and the status tells."""
+    server.pace = 200
+    turn, some = FakeTurn().prompt("count to 40"), asyncio.Event()
+
+    async def answering() -> None:
+        async for packet in agent_on(server, "background")(turn.history):
+            turn.store(packet)
+            if isinstance(packet, Content):
+                some.set()
+
+    task = asyncio.create_task(answering())
+    await some.wait()
+    at = turn.history.said[-1].at
+    assert at is not None
+    async with AsyncOpenAI(base_url=server.url, api_key="k", http_client=DefaultAsyncHttpxClient(trust_env=False)) as client:
+        await client.responses.cancel(at.response)
+    server.pace = None
+    await task
+    assert turn.story()[-1] == ("Content", " ".join(map(str, range(1, 41))))
+    assert [r.method for r in server.requests if r.path == "/v1/responses"] == ["POST", "POST"]
 
 
 # ---- stop and hand-over ----
@@ -283,11 +313,11 @@ async def test_a_second_cancellation_does_not_save_the_response(server: Server, 
     server.pace, cancelling = 100, asyncio.Event()
     real = openai.Model._cancel
 
-    async def told(self: openai.Model) -> None:
+    async def watched(self: openai.Model) -> None:
         cancelling.set()
         await real(self)
 
-    monkeypatch.setattr(openai.Model, "_cancel", told)
+    monkeypatch.setattr(openai.Model, "_cancel", watched)
     packets = agent_on(server, "background")(FakeTurn().prompt("count to 1000").history)
     await anext(packets)
     task = asyncio.ensure_future(anext(packets))
@@ -336,6 +366,15 @@ async def test_progress_is_no_failure(server: Server, mode: str) -> None:
     assert turn.story()[-1] == ("Content", " ".join(map(str, range(1, 31))))
 
 
+async def test_progress_does_not_last_for_ever(server: Server, mode: str) -> None:
+    """A server that never ends an answer is not asked, and paid, without end."""
+    server.fail_next(*[Cut(24, clean=True)] * 60)
+    turn = FakeTurn().prompt("count to 1000")
+    with pytest.raises(AgentError, match=r"^The model's server ended its stream in the middle of an answer.$"):
+        await turn.run(agent_on(server, mode, tries=2))
+    assert sum(r.method == "POST" or "stream" in r.path for r in server.requests) == 20
+
+
 SENTENCES = [
     ([Refuse(401, "no", "invalid_api_key")], "{} refuses the API key (401): check OPENAI_API_KEY."),
     ([Refuse(403, "no")], "{} does not let this API key use the model m (403)."),
@@ -358,8 +397,7 @@ async def test_a_fault_that_stays_is_one_sentence_for_the_person(server: Server,
     with pytest.raises(AgentError) as error:
         await FakeTurn().prompt("count to 2").run(agent)
     assert str(error.value) == sentence.format(server.url.split("/")[2])
-    server.fail_next()
-    assert len(server.requests) <= len(faults)
+    assert len(await over(server, len(faults))) == len(faults)
 
 
 async def test_nobody_there_is_one_sentence() -> None:
@@ -421,7 +459,7 @@ async def test_an_action_that_is_declined_does_not_run(server: Server, mode: str
     turn = FakeTurn().prompt("send mail")
     await turn.run(agent_on(server, mode), replies({"send_mail": "no, wait"}))
     assert ran == []
-    assert [told.error for told in turn.history.said if isinstance(told, ToolResult)] == ["declined by the person: no, wait"]
+    assert [p.error for p in turn.history.said if isinstance(p, ToolResult)] == ["declined by the person: no, wait"]
     assert "declined by the person: no, wait" in turn.story()[-1][1]
 
 
@@ -448,21 +486,45 @@ async def test_an_unknown_city_is_an_error_that_the_model_reads(server: Server, 
 
 async def test_rounds_are_bounded(server: Server, mode: str) -> None:
     """A model that only ever calls is stopped; so many calls ran, and the person is told."""
-    names = ["open_door", "close_window", "feed_cat"]
 
-    async def tool() -> str:
-        ran.append(("", ""))
-        return "ok"
+    async def open_door() -> None:
+        ran.append(("", "door"))
 
-    tools = []
-    for name in names:
-        tools.append(type(tool)(tool.__code__, tool.__globals__, name))
+    async def close_window() -> None:
+        ran.append(("", "window"))
+
+    async def feed_cat() -> None:
+        ran.append(("", "cat"))
+
     turn = FakeTurn().prompt("open door, close window, feed cat")
     with pytest.raises(AgentError, match=r"^The model called tools 2 times and has not answered.$"):
-        await turn.run(agent_on(server, mode, tools=tools, approve=[], max_rounds=2))
-    assert len(ran) == 2
+        await turn.run(agent_on(server, mode, tools=[open_door, close_window, feed_cat], approve=[], max_rounds=2))
+    assert ran == [("", "door"), ("", "window")]
 
 
 async def test_background_is_for_responses_only() -> None:
     with pytest.raises(ValueError, match="only the Responses dialect"):
         openai_agent(dialect="chat", background=True, api_key="k")
+
+
+async def test_the_demo_shows_thought_content_action_and_result(server: Server) -> None:
+    """The first prompt that anybody tries, without a key: on the embedded model."""
+    turn = FakeTurn().prompt("What is the weather in Oslo?")
+    await turn.run(default_agent(server.url))
+    assert [part[0] for part in turn.story()] == ["Thought", "Content", "Action", "ToolResult", "Thought", "Content"]
+    assert turn.story()[3][2] == {"city": "Oslo", "celsius": 4, "sky": "light snow", "wind": 3}
+    turn.prompt("Set the theme to dark")
+    await turn.run(default_agent(server.url))
+    assert [told(waiting)[2:] for waiting in turn.open()] == [("set_theme", (("theme", "dark"),), "client")]
+
+
+async def test_the_demo_talks_to_what_the_environment_names(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    await FakeTurn().prompt("hello").run(default_agent("http://127.0.0.1:9/v1"))
+    assert [r.path for r in await over(server, 1)] == ["/v1/chat/completions"]
+
+
+def test_openai_is_imported_only_where_it_is_used() -> None:
+    """It takes most of a second; the agents, the demo and the embedded model do without."""
+    code = "import sys, kit.agents.demo, kit.agents.model, kit.agents.scripted, kit.agents.answer; print('openai' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

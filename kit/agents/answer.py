@@ -80,7 +80,7 @@ class _Round:
         self.called = False
 
     async def packets(self) -> AsyncGenerator[AnyPacket, None]:
-        failures = 0
+        failures = cuts = 0
         while True:
             if not (self.cursor or self.left.calls):
                 if action := due(self.history):
@@ -94,8 +94,9 @@ class _Round:
                         failures = 0 if isinstance(packet, Content) else failures
                         yield self._said(packet)
             except Failed as failure:
-                failures += 1
-                if not failure.again or failures >= self.tries:
+                failures, cuts = failures + 1, cuts + 1
+                # In all, too: a server that never ends an answer would be asked, and paid, for ever.
+                if not failure.again or failures >= self.tries or cuts >= 10 * self.tries:
                     raise AgentError(str(failure)) from failure
                 if failure.gone:
                     self.cursor = None

@@ -34,8 +34,8 @@ CONTINUE = (
     "If the conversation ends with your own unfinished message, go on exactly after its last character:"
     " do not repeat it, do not start again, do not mention the interruption."
 )
-CANCEL_WITHIN = 2.0
-"""Seconds that a stop may take to cancel a response at the provider."""
+CANCEL_WITHIN = 0.8
+"""Seconds that a stop may take to cancel a response at the provider: less than a turn gives its agent to obey."""
 
 
 def openai_agent(
@@ -122,6 +122,8 @@ class Model:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self.opening:
+            self.opening.cancel()
         await self.client.close()
 
     async def events(self, items: Sequence[Item], functions: Sequence[Function], cursor: At | None) -> AsyncGenerator[Event, None]:
@@ -151,12 +153,12 @@ class Model:
                     await asyncio.shield(task)
 
     async def _cancel(self) -> None:
-        with suppress(openai.APIError, TimeoutError):
+        with suppress(openai.APIError, JSONDecodeError, TimeoutError):
             async with asyncio.timeout(CANCEL_WITHIN):
                 if self.opening:
                     stream, first = await self.opening
                     await stream.close()
-                    self.running = first.response.id if first else None
+                    self.running = first.response.id if first and first.type == "response.created" else None
                 if self.running:
                     await self.client.responses.cancel(self.running)
 
@@ -174,6 +176,7 @@ class Model:
         What is asked goes as `extra_body`: the client's own way through its unions takes 10 ms a turn, in which no other stream moves.
         """
         settings, client = self.settings, self.client
+        stream: openai.AsyncStream[Any]
         if cursor and cursor.sequence is not None:
             stream = await client.responses.retrieve(cursor.response, stream=True, starting_after=cursor.sequence)
         elif settings.dialect == "chat":
@@ -231,7 +234,7 @@ async def _chain(first: Any, rest: AsyncIterator[Any]) -> AsyncGenerator[Any, No
 
 
 def _sentence(error: openai.APIError, status: int | None, settings: Settings) -> str:
-    server = urlsplit(settings.url).netloc
+    server = urlsplit(settings.url).netloc.rpartition("@")[2] or settings.url
     match status:
         case 401:
             return f"{server} refuses the API key (401): check OPENAI_API_KEY."

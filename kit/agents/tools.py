@@ -143,7 +143,12 @@ def _schema(kind: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def _arguments(text: str) -> dict[str, Any]:
-    """Arguments as the model wrote them. What is no JSON object is kept under a name that no tool takes, so that the tool refuses it."""
+    """Arguments as the model wrote them. What is no JSON object, or too large for the log, is kept under a name that no tool takes.
+
+    So the tool refuses it, now and whenever the log is read again.
+    """
+    if len(text.encode(errors="replace")) > MAX_BODY // 2:
+        return {"too_large": f"{text[:200]} ..."}
     try:
         return msgspec.json.decode(text or "{}", type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError):
