@@ -66,12 +66,15 @@ class Visit(Struct, frozen=True):
 
 
 class Door:
-    """One door with one secret. `origins` are the pages that may connect, such as `http://127.0.0.1:8888`."""
+    """One door with one secret. `origins` are the pages that may connect, such as `http://127.0.0.1:8888`.
+
+    Without `tickets` it can issue and read tokens, and nothing else.
+    """
 
     def __init__(
         self,
         secret: str,
-        tickets: Tickets,
+        tickets: Tickets | None,
         *,
         origins: Collection[str] = (),
         ticket_ttl: float = 3600.0,
@@ -116,12 +119,14 @@ class Door:
         """A ticket, good once, for this session from this Origin."""
         ticket = secrets.token_urlsafe(24)
         value = {"name": identity.name, "session": session, "origin": origin, "expires": identity.expires}
+        assert self._tickets, "this door has nowhere to keep tickets"
         await self._tickets.put_ticket(ticket, json.dumps(value).encode(), max(0.001, min(self._ticket_ttl, identity.expires - self.clock())))
         return ticket
 
     async def spend(self, ticket: str, session: str | None, origin: str | None) -> Identity:
         """The identity behind a ticket, which is used up even where it is refused; raises Refused (401)."""
-        value = await self._tickets.take_ticket(ticket) if re.fullmatch(r"[A-Za-z0-9_-]{32}", ticket) else None
+        known = self._tickets is not None and re.fullmatch(r"[A-Za-z0-9_-]{32}", ticket)
+        value = await self._tickets.take_ticket(ticket) if self._tickets and known else None
         if value is None:
             raise Refused(HTTPStatus.UNAUTHORIZED, "the ticket is unknown, spent or expired: get a new one")
         held = json.loads(value)

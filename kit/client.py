@@ -24,6 +24,7 @@ from websockets import ConnectionClosed, InvalidHandshake, InvalidStatus, Subpro
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_websocket
 
+from kit.ending import end
 from kit.packets import (
     MAX_FRAME,
     START,
@@ -327,5 +328,4 @@ async def connect(
     try:
         yield one
     finally:
-        task.cancel()
-        await asyncio.wait({task})
+        await end({task})

@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from kit.auth import Door, Identity, Refused, Visit
+from kit.ending import end
 from kit.feed import Feed
 from kit.instance import Instance
 from kit.packets import START, Beat, CloseCode, EntryId, Error, Gap, Hello, Renew, Typing, Word, encode
@@ -110,8 +111,7 @@ class Connection:
             try:
                 await self._listen()
             finally:
-                for task in others:
-                    task.cancel()
+                await end(others)
 
     # ---- down ----
 

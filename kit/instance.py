@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from kit.ending import end
 from kit.feed import Feed
 from kit.history import Agent
 from kit.packets import START, Answer, Edit, EntryId, Prompt, Receipt, Result, Said
@@ -65,8 +66,7 @@ class Instance:
                 yield self
                 await self.hand_over()
             finally:
-                for task in (*service, *(task for _, task in self._runs.values())):
-                    task.cancel()
+                await end((*service, *(task for _, task in self._runs.values())))
 
     # ---- sessions ----
 

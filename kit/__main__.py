@@ -1,0 +1,150 @@
+"""python -m kit: lab, serve, token, chat, doctor."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import json
+import logging
+import os
+import re
+import secrets
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+from kit.history import Agent
+from kit.transcript import SESSION
+
+
+class Unusable(Exception):
+    """The command line asks for something that can't be done; the sentence says what to do."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; gives the exit status."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(stream=sys.stderr, level=options.log.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    try:
+        return int(asyncio.run(options.run(options)) or 0)
+    except KeyboardInterrupt:
+        return 130
+    except Unusable as error:
+        print(f"python -m kit: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m kit", description="Real-time agents over WebSockets: learn them, prototype them.")
+    parser.add_argument("--log", default="info", choices=["debug", "info", "warning", "error"], help="how much is logged to stderr")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serving = commands.add_parser("serve", help="serve an agent; prints one line of JSON with the address and a token")
+    _serving_options(serving)
+    serving.set_defaults(run=_serve)
+
+    token = commands.add_parser("token", help="print a token, signed with KIT_SECRET")
+    token.add_argument("--session", default="*", help="the session it is good for; all of them without it")
+    token.add_argument("--name", default="you", help="whose token it is")
+    token.add_argument("--ttl", type=_duration, default=3600.0, metavar="TIME", help="how long it is good for, such as 90s, 15m, 1h, 2d")
+    token.set_defaults(run=_token)
+
+    return parser
+
+
+def _serving_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; anything but loopback lets others in")
+    parser.add_argument("--port", type=int, default=0, help="0: any that is free")
+    parser.add_argument("--store", metavar="URL", help="redis://, rediss:// or unix://; without it, this process's own memory")
+    parser.add_argument("--agent", metavar="MODULE:NAME", help="your agent, or a dict of agents by name; without it, the demo on a model")
+    parser.add_argument("--pace", type=float, default=50.0, metavar="TOKENS_PER_S", help="of the embedded model (0: as fast as it can)")
+    parser.add_argument("--lease", type=float, default=2.0, metavar="SECONDS", help="how long a turn waits for an instance that died")
+    parser.add_argument("--max-duration", type=float, metavar="SECONDS", help="close each connection after this time, as platforms do")
+    parser.add_argument("--shards", type=int, default=1, help="slots that the sessions are spread over; the same for all instances")
+    parser.add_argument("--origin", action="append", default=[], metavar="URL", help="a page that may connect, such as http://127.0.0.1:8888")
+
+
+async def _serve(options: argparse.Namespace) -> None:
+    from kit.server import serve  # here: `token` needs no server
+    from kit.store import StoreError, StoreTooOld
+
+    done = asyncio.Event()
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(stop, done.set)
+    try:
+        async with (
+            _agents(options) as agents,
+            serve(
+                agents,
+                store=options.store,
+                host=options.host,
+                port=options.port,
+                secret=os.environ.get("KIT_SECRET"),
+                origins=options.origin,
+                lease=options.lease,
+                shards=options.shards,
+                max_duration=options.max_duration,
+            ) as server,
+        ):
+            print(json.dumps({"url": server.url, "token": server.token("you", ttl=30 * 24 * 3600.0)}), flush=True)
+            await done.wait()
+            logging.getLogger("kit").info("draining: turns are handed over, sockets closed")
+    except StoreTooOld as error:
+        raise Unusable(str(error)) from None
+    except StoreError as error:
+        raise Unusable(f"no store or no port: {error}. Is --store {options.store} running, is port {options.port} free?") from None
+    except ValueError as error:
+        raise Unusable(str(error)) from None
+
+
+@asynccontextmanager
+async def _agents(options: argparse.Namespace) -> AsyncIterator[Agent | Mapping[str, Agent]]:
+    """The agent named on the command line, else the demo, on the embedded model where no key is set."""
+    if options.agent:
+        yield _imported(options.agent)
+        return
+    from kit.agents import model
+    from kit.agents.demo import default_agent
+
+    async with model.serve(pace=options.pace or None) as embedded:
+        yield default_agent(embedded.url)
+
+
+def _imported(name: str) -> Agent | Mapping[str, Agent]:
+    module, _, attribute = name.partition(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        agent: Agent | Mapping[str, Agent] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise Unusable(f"--agent {name}: {error}. Give module:name, from the folder that holds the module") from None
+    if not callable(agent) and not isinstance(agent, Mapping):
+        raise Unusable(f"--agent {name} is a {type(agent).__name__}: it should be an agent, or a dict of agents by name")
+    return agent
+
+
+async def _token(options: argparse.Namespace) -> None:
+    from kit.auth import Door
+
+    secret = os.environ.get("KIT_SECRET", "")
+    if not secret:
+        raise Unusable(f"set KIT_SECRET to what the instances use, e.g. KIT_SECRET={secrets.token_urlsafe(32)}")
+    if options.session != "*" and not SESSION.fullmatch(options.session):
+        raise Unusable("--session is 1 to 64 characters of A-Z a-z 0-9 _ -")
+    try:
+        print(Door(secret, None).issue(options.name, options.session, options.ttl))
+    except ValueError as error:
+        raise Unusable(str(error)) from None
+
+
+def _duration(text: str) -> float:
+    """Seconds in `90`, `90s`, `15m`, `1h` or `2d`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 90s, 15m, 1h or 2d")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 24 * 3600}[found[2]]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
