@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -49,6 +48,7 @@ from kit.packets import (
     Word,
     decode_sent,
     encode,
+    new_ref,
 )
 
 SILENCE = 25.0
@@ -161,8 +161,7 @@ class Session:
 
     async def say(self, word: Said) -> Receipt:
         """Say a word until its receipt has come, over as many connections as that takes. Raises BadWord."""
-        if not word.ref:
-            word = msgspec.structs.replace(word, ref=secrets.token_urlsafe(16))
+        word = new_ref(word)
         if self._failure:
             raise self._failure
         receipt: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()

@@ -11,9 +11,10 @@ said.py accepts from a client exactly what they allow.
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, field
@@ -293,6 +294,14 @@ def stored(entry: Entry) -> bytes:
             return _encoder.encode(msgspec.structs.replace(entry, id="", prev=""))
         case Packet():
             return _encoder.encode(msgspec.structs.replace(entry, id="", at=None))
+
+
+W = TypeVar("W", bound=Word)
+
+
+def new_ref(word: W) -> W:
+    """The word with a `ref`, which makes it this word and no other, however often it is sent."""
+    return word if word.ref else msgspec.structs.replace(word, ref=secrets.token_urlsafe(16))
 
 
 def frame_of(id: str, body: bytes, prev: str = "") -> bytes:

@@ -1,0 +1,139 @@
+"""Start: an instance, its store and an embedded model beside the cells, once for each kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from kit.agents import model
+from kit.agents.demo import default_agent
+from kit.auth import Identity
+from kit.history import Agent
+from kit.lab.thread import loop, run
+from kit.lab.view import SessionView
+from kit.server import Server, serve
+from kit.store import StoreError, StoreTooOld
+from kit.transcript import SESSION
+
+TICKET_HOURS = 12
+_current: Lab | None = None
+
+
+class CannotStart(Exception):
+    """Something is in the way; the sentence says what, and what to do."""
+
+
+class Lab:
+    """What `start` started: `url` of the instance, its `server`, and the embedded `model`."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+        self.loop = loop()
+        self.server: Server
+        self.model: model.Server
+        self._leave = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        """Where the instance listens: `ws://127.0.0.1:PORT`."""
+        return self.server.url
+
+    def token(self, name: str = "you", session: str = "*") -> str:
+        """A token for programs, good for a day."""
+        return self.server.token(name, session, ttl=24 * 3600.0)
+
+    def session(self, name: str = "demo") -> SessionView:
+        """A session to talk to from cells. Displayed, it shows its transcript."""
+        if not SESSION.fullmatch(name):
+            raise ValueError(f"a session's name has 1 to 64 characters of A-Z a-z 0-9 _ -; not {name!r}")
+        return SessionView(name, self.server.instance)
+
+    def issue_ticket(self, session: str, origin: str, deliver: Callable[[str], None]) -> None:
+        """A page of this Jupyter asks, over the widget's comm, for a ticket: let its Origin in, and deliver one later.
+
+        The comm is Jupyter's own, behind its login, and the page's script says its origin truthfully or harms only itself.
+        """
+
+        async def issue() -> None:
+            self.server.door.origins.add(origin)
+            who = Identity("you", session, time.time() + TICKET_HOURS * 3600)
+            deliver(await self.server.door.ticket(who, session, origin))
+
+        if urlsplit(origin).scheme in ("http", "https") and SESSION.fullmatch(session):
+            self._soon(issue())
+
+    def cut(self, session: str | None = None) -> None:
+        """Drop the sockets of a session (or all), without a word, as a bad network does."""
+        run(self.server.cut(session))
+
+    def close(self) -> None:
+        """End the instance and the model; the next `start` begins anew."""
+        global _current
+        run(self._end())
+        if _current is self:
+            _current = None
+
+    def _soon(self, awaited: Coroutine[Any, Any, None]) -> None:
+        self.loop.call_soon_threadsafe(lambda: self._keep(self.loop.create_task(awaited)))
+
+    def _keep(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _begin(self, *what: Any) -> None:
+        """Return when the instance listens; raises what kept it from that."""
+        ready: asyncio.Future[None] = self.loop.create_future()
+        life = self._keep(asyncio.create_task(self._live(ready, *what)))
+        await asyncio.wait({ready, life}, return_when=asyncio.FIRST_COMPLETED)
+        if life.done():
+            life.result()
+
+    async def _live(
+        self, ready: asyncio.Future[None], agents: Agent | Mapping[str, Agent] | None, store: str, pace: float | None, options: dict[str, Any]
+    ) -> None:
+        secret = secrets.token_urlsafe(32)  # fresh in each kernel: no token of an earlier one is good here
+        # One packet a piece, so that ids in the notebook's text are the ids on the learner's screen.
+        options = {"join": False, **options}
+        async with model.serve(pace=pace) as self.model:
+            async with serve(agents or default_agent(self.model.url), store=store, secret=secret, **options) as self.server:
+                ready.set_result(None)
+                await self._leave.wait()
+
+    async def _end(self) -> None:
+        self._leave.set()
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    def _repr_html_(self) -> str:
+        return f"<p>The lab is open: an instance at <code>{self.url}</code>, beside your cells.</p>"
+
+    def __repr__(self) -> str:
+        return f"The lab is open: an instance at {self.url}, beside your cells."
+
+
+def start(agents: Agent | Mapping[str, Agent] | None = None, *, store: str | None = None, pace: float | None = 50.0, **options: Any) -> Lab:
+    """Start the lab, or give the one that runs. Other arguments than the running one's replace it.
+
+    `agents`: your agent, or several by name; None: the demo on the embedded model (or, with OPENAI_API_KEY set, on a real one).
+    `store`: a URL; None: this process's memory. `pace`: of the embedded model, in tokens per second. `options` go to `serve`.
+    Raises CannotStart, which says what is in the way.
+    """
+    global _current
+    wanted = {"agents": agents, "store": store, "pace": pace, **options}
+    if _current is not None:
+        if _current.options == wanted or (agents is None and store is None and not options and pace == 50.0):
+            return _current
+        _current.close()
+    lab = Lab(wanted)
+    try:
+        run(lab._begin(agents, store or "fake://lab", pace, options))
+    except (*StoreError, StoreTooOld) as error:
+        raise CannotStart(f"The lab could not start: {error}. Is the store running, and may this machine listen on 127.0.0.1?") from None
+    _current = lab
+    return lab

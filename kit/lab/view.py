@@ -1,0 +1,158 @@
+"""View: a session as a notebook shows it: one line for each thing said, as text and as a table that needs no style."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Iterator
+from html import escape
+from typing import NamedTuple, assert_never
+
+from msgspec import UNSET
+
+from kit.instance import Instance
+from kit.lab.thread import run
+from kit.packets import (
+    Action,
+    Answer,
+    Ask,
+    Claim,
+    Content,
+    Document,
+    Edit,
+    End,
+    Entry,
+    Packet,
+    Prompt,
+    Receipt,
+    Result,
+    Said,
+    Stop,
+    Takeover,
+    Thought,
+    ToolResult,
+    new_ref,
+)
+
+
+class Line(NamedTuple):
+    """One thing said. `last` is another id where neighbouring pieces of text are shown as one."""
+
+    id: str
+    last: str
+    who: str
+    what: str
+    text: str
+
+    @property
+    def ids(self) -> str:
+        return self.id if self.last == self.id else f"{self.id} … {self.last}"
+
+
+def lines(entries: Iterable[Entry]) -> Iterator[Line]:
+    """The entries as lines; the pieces of one thought or one text that follow each other are one line."""
+    kept: Line | None = None
+    for entry in entries:
+        line = Line(entry.id, entry.id, entry.from_, str(entry.__struct_config__.tag), text_of(entry))
+        if kept and isinstance(entry, Thought | Content) and (kept.who, kept.what) == (line.who, line.what):
+            kept = kept._replace(last=line.id, text=kept.text + line.text)
+            continue
+        if kept:
+            yield kept
+        kept = line
+    if kept:
+        yield kept
+
+
+def text_of(entry: Entry) -> str:
+    """What an entry says, in one line."""
+    match entry:
+        case Thought(text=text) | Content(text=text) | Prompt(text=text):
+            return text
+        case Action(name=name, arguments=arguments, on=on):
+            return f"{name}({', '.join(f'{k}={v!r}' for k, v in arguments.items())}) on {on}"
+        case ToolResult() | Result():
+            return f"{entry.call}: {json.dumps(entry.value, ensure_ascii=False)}" if entry.error is UNSET else f"{entry.call}: failed, {entry.error}"
+        case Ask(text=text, choices=choices):
+            return f"{text} ({' / '.join(choices)})" if choices else text
+        case Answer(call=call, text=text):
+            return f"{call}: {text}"
+        case Edit(turn=turn, text=text):
+            return f"{turn}: {text}"
+        case Stop(turn=turn):
+            return turn or "all"
+        case Claim(call=call):
+            return call
+        case Takeover(turn=turn):
+            return turn
+        case Document(name=name, kind=kind):
+            return f"{name} ({kind})"
+        case End(reason=reason, text=text):
+            return f"{reason}: {text}" if text else reason
+        case _:
+            assert_never(entry)
+
+
+class Transcript(tuple[Entry, ...]):
+    """Entries of a session, shown as what was said."""
+
+    def __repr__(self) -> str:
+        rows = [*lines(self)]
+        width = [max((len(value) for value in column), default=0) for column in zip(*((r.ids, r.who, r.what) for r in rows), strict=True)]
+        return "\n".join(f"{r.ids:<{width[0]}}  {r.who:<{width[1]}}  {r.what:<{width[2]}}  {r.text}" for r in rows) or "(nothing said yet)"
+
+    def _repr_html_(self) -> str:
+        head = "<tr><th scope='col'>id</th><th scope='col'>who</th><th scope='col'>what</th><th scope='col'>text</th></tr>"
+        cells = (f"<td><code>{r.ids}</code></td><td>{escape(r.who)}</td><td>{r.what}</td><td>{escape(r.text)}</td>" for r in lines(self))
+        return f"<table><thead>{head}</thead><tbody>{''.join(f'<tr>{row}</tr>' for row in cells)}</tbody></table>"
+
+
+class SessionView:
+    """A session as cells use it: each method waits, and the kernel's interrupt button ends the wait."""
+
+    def __init__(self, name: str, instance: Instance) -> None:
+        self.name = name
+        self._instance = instance
+
+    @property
+    def transcript(self) -> Transcript:
+        """All that the log holds now."""
+        return run(self._read())
+
+    def prompt(self, text: str, to: str | None = None) -> Transcript:
+        """Ask, wait until the turn has ended or waits for you, and give what was said in it."""
+        return run(self._asked(Prompt(text=text, to=to)))
+
+    def answer(self, call: str, text: str) -> Transcript:
+        """Answer an `ask` (or approve an action), and wait as `prompt` does."""
+        return run(self._asked(Answer(call=call, text=text)))
+
+    def say(self, word: Said) -> Receipt:
+        """Say any word, and give its receipt at once."""
+        return run(self._say(word))
+
+    async def _say(self, word: Said) -> Receipt:
+        return await self._instance.say(self.name, new_ref(word), "you")
+
+    async def _asked(self, word: Prompt | Answer) -> Transcript:
+        receipt = await self._say(word)
+        if receipt.status == "refused":
+            raise ValueError(receipt.reason)
+        feed = await self._instance.feed(self.name)
+        known = await feed.projection()
+        turn = known.calls[word.call].turn if isinstance(word, Answer) else next(t.id for t in known.turns.values() if str(t.opened) == receipt.id)
+        while not (state := known.turns[turn]).ended and not known.waits(state):
+            await asyncio.sleep(0.02)
+        entries = await self._read()
+        return Transcript(e for e in entries if e.id == receipt.id or (isinstance(e, Packet) and e.turn == turn))
+
+    async def _read(self) -> Transcript:
+        feed = await self._instance.feed(self.name)
+        history, _ = await feed.history("")
+        return Transcript(history)
+
+    def __repr__(self) -> str:
+        return f"session {self.name}\n{self.transcript!r}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>Session <code>{escape(self.name)}</code></p>{self.transcript._repr_html_()}"
