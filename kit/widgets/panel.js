@@ -38,8 +38,7 @@ class Panel {
     this.edit = button("Edit", "button", "Change the prompt of the open turn; what was said stays known (Esc leaves it as it is)");
     this.form = element("form", { class: "kit-form" }, this.input, this.send, this.stop, this.edit);
     const log = element("div", { class: "kit-log" });
-    // Lumino sees keys before the page does: without the attribute, `dd` on a button would delete the notebook's cell.
-    this.root = element("section", { class: "kit", "aria-label": `Session ${name}`, "data-lm-suppress-shortcuts": "" },
+    this.root = element("section", { class: "kit", "aria-label": `Session ${name}` },
       element("header", { class: "kit-bar" }, this.state, element("bdi", { class: "kit-name" }, name)),
       // A log is a live region by its role; token by token that is noise, so ends are told in the note.
       element("div", { class: "kit-scroll", role: "log", "aria-live": "off", "aria-label": "Transcript", tabindex: "0" }, log),
@@ -147,7 +146,7 @@ class Panel {
 
 /** @param {string} label @param {string} type @param {string} title */
 function button(label, type, title) {
-  return element("button", { type, title, class: `kit-${label.toLowerCase()}` }, label);
+  return element("button", { type, title, class: `kit-do-${label.toLowerCase()}` }, label);
 }
 
 /** A ticket comes over the comm, as a message: a trait would be saved with the notebook. @param {import("./transports.js").Model} model @returns {Promise<string>} */

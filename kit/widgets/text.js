@@ -30,6 +30,8 @@ export function holdBack(text) {
 export function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  // JupyterLab sees keys first: without this on the focused element itself, `dd` on a button would delete the notebook's cell.
+  if (made.matches("button, input, textarea, [tabindex]")) made.setAttribute("data-lm-suppress-shortcuts", "");
   made.append(...children);
   return made;
 }

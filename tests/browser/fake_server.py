@@ -173,7 +173,7 @@ class FakeServer:
     # ---- the wire ----
 
     async def admit(self, socket: ServerConnection, request: Request) -> Response | None:
-        offered = request.headers.get("Sec-WebSocket-Protocol", "").split(", ")
+        offered = [name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
         ticket = next((o.removeprefix("ticket.") for o in offered if o.startswith("ticket.")), "")
         bound = self.redeem(ticket)
         session = urlsplit(request.path).path.removeprefix("/s/")

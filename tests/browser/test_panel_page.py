@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from jupyterlab.commands import get_app_dir
 from playwright.async_api import Page
 
 from kit.packets import Action, Answer, AnyPacket, Ask, CloseCode, Content, End, Prompt, Result, Stop, Thought, ToolResult
@@ -196,6 +197,24 @@ async def test_a_page_can_register_actions(server: FakeServer, session: str, ope
     assert results["fail"].error == "no such thing"
 
 
+async def test_a_claimed_action_survives_a_reload(server: FakeServer, session: str, open_panel: OpenPage) -> None:
+    """The page claimed it and was reloaded before its result: the same tab runs it again, and another does not."""
+    page, other = await open_panel(), await open_panel()
+    register = "f => document.querySelector('.kit').kit.actions.known.set('slow', f ? () => 'done' : () => new Promise(() => {}))"
+    await page.evaluate(register, False)
+    await asks(server, session)
+    await server.say(session, Action(call="c", name="slow", arguments={}, on="client"))
+    await server.wait_for(session, lambda log: log.last.epoch == 2)
+    await page.reload()
+    for tab in (other, page):
+        await tab.wait_for_selector(".kit-action")
+        await tab.evaluate(register, True)
+        await tab.evaluate("document.querySelector('.kit').kit.actions.look()")
+    log = await server.wait_for(session, lambda log: isinstance(log.entries[-1], Result))
+    assert [(e.call, e.value) for e in log.entries if isinstance(e, Result)] == [("c", "done")]
+    assert server.log(session).last.epoch == 3
+
+
 async def test_typing_is_told_to_the_others(server: FakeServer, session: str, open_panel: OpenPage) -> None:
     """Once as it begins, around the log."""
     page, other = await open_panel(), await open_panel()
@@ -305,22 +324,37 @@ async def test_unmounting_leaves_nothing(server: FakeServer, session: str, open_
 # ---- speed and looks ----
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [900, 375])
-async def test_it_can_be_read(server: FakeServer, session: str, open_panel: OpenPage, tmp_path: Path, scheme: Scheme, width: int) -> None:
-    """Every text has a contrast of at least 4.5:1 (WCAG 2.2, 1.4.3) and nothing is cut off; a screenshot is kept to be looked at."""
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("lab", [None, "light", "dark"])
+async def test_it_can_be_read(
+    server: FakeServer, session: str, open_panel: OpenPage, tmp_path: Path, lab: str | None, scheme: Scheme, width: int
+) -> None:
+    """Every text has a contrast of at least 4.5:1 (WCAG 2.2, 1.4.3) and nothing is cut off, on a plain page and with JupyterLab's
+    themes, whatever the system prefers. A screenshot of each is kept to be looked at.
+    """
     page = await open_panel()
     await page.emulate_media(color_scheme=scheme)
     await page.set_viewport_size({"width": width, "height": 900})
+    if lab:
+        await page.add_style_tag(path=Path(get_app_dir()) / f"themes/@jupyterlab/theme-{lab}-extension/index.css")
     await a_bit_of_everything(server, session)
     await until(page, SHOWS, "Which way")
     await page.evaluate("document.querySelector('.kit-scroll').style.height = '640px'")
-    await page.screenshot(path=tmp_path / f"panel-{scheme}-{width}.png")
-    print(f"\n{tmp_path}/panel-{scheme}-{width}.png")
+    await page.screenshot(path=tmp_path / f"panel-{lab or 'page'}-{scheme}-{width}.png")
     ratios = await page.evaluate("async () => (await import('/tests/browser/contrast.js')).contrasts()")
     assert len(ratios) > 30
     assert [(text, ratio) for text, ratio in ratios if ratio < 4.5] == []
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+async def test_keys_stay_in_the_panel(server: FakeServer, session: str, open_panel: OpenPage) -> None:
+    """JupyterLab takes keys before the page does, unless the focused element itself says no: `dd` on a button deletes the cell."""
+    page = await open_panel()
+    await a_bit_of_everything(server, session)
+    await until(page, SHOWS, "Which way")
+    assert await page.locator(".kit :is(button, input, textarea, [tabindex])").count() == 11
+    assert await page.locator(".kit :is(button, input, textarea, [tabindex]):not([data-lm-suppress-shortcuts])").count() == 0
 
 
 @pytest.mark.parametrize("lines", ["one line", "many lines"])
