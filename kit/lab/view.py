@@ -134,13 +134,19 @@ class SessionView:
     async def _say(self, word: Said) -> Receipt:
         return await self._instance.say(self.name, new_ref(word), "you")
 
+    def wait(self, asked: Receipt) -> Transcript:
+        """Wait for the end of the turn that a prompt opened, by its receipt, as `prompt` does."""
+        return run(self._ended(asked, ""))
+
     async def _asked(self, word: Prompt | Answer) -> Transcript:
-        receipt = await self._say(word)
+        return await self._ended(await self._say(word), word.call if isinstance(word, Answer) else "")
+
+    async def _ended(self, receipt: Receipt, call: str) -> Transcript:
         if receipt.status == "refused":
             raise ValueError(receipt.reason)
         feed = await self._instance.feed(self.name)
         known = await feed.projection()
-        turn = known.calls[word.call].turn if isinstance(word, Answer) else next(t.id for t in known.turns.values() if str(t.opened) == receipt.id)
+        turn = known.calls[call].turn if call else next(t.id for t in known.turns.values() if str(t.opened) == receipt.id)
         while not (state := known.turns[turn]).ended and not known.waits(state):
             await asyncio.sleep(0.02)
         entries = await self._read()

@@ -69,13 +69,10 @@ export class Outbox {
     if (underway.length === 1) this.settle({ ref: underway[0][0], status: "refused", reason });
   }
 
-  /** The connection is gone: whatever was sent on it may have been lost. */
-  unsend() {
+  /** The connection is gone: whatever was sent on it may have been lost. @param {boolean} flooding fewer at a time from now on */
+  unsend(flooding) {
     for (const word of this.#words.values()) word.sent = false;
-  }
-
-  slowDown() {
-    this.#window = Math.max(1, this.#window >> 1);
+    if (flooding) this.#window = Math.max(1, this.#window >> 1);
   }
 
   #underway() {

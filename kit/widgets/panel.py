@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import anywidget
 from traitlets import Unicode
@@ -22,8 +22,17 @@ from kit.widgets.pipe import Pipe
 
 HERE = Path(__file__).parent
 
-IssueTicket = Callable[[str, str, Callable[[str], None]], None]
-"""`issue_ticket(session, origin, deliver)`: return at once and call `deliver(ticket)` later, from any thread."""
+
+class Host(Protocol):
+    """What the panel needs of the lab: where the instance is, the loop it runs on, and tickets for pages."""
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+    def issue_ticket(self, session: str, origin: str, deliver: Callable[[str], None]) -> None:
+        """Return at once and call `deliver(ticket)` later, from any thread."""
+
 
 MAX_PIPES = 8
 """Pages that may be piped at a time: one that vanished cannot say so, and the oldest gives way."""
@@ -42,22 +51,29 @@ def bundle(*names: str) -> str:
 
 
 class Panel(anywidget.AnyWidget):
-    """Shows the session `session` of the instance at `url` (`ws://127.0.0.1:8123`).
-
-    `issue_ticket` is called in the kernel's main thread when a page has no ticket left; the pipes run on `loop`, the instance's own.
-    """
+    """Shows a session of the instance that `host` runs, as in `Panel(lab.start(), "demo")`."""
 
     _esm = bundle(
-        "wire.js", "shelf.js", "text.js", "transports.js", "outbox.js", "session.js", "turns.js", "view.js", "actions.js", "panel.js"
+        "wire.js",
+        "shelf.js",
+        "text.js",
+        "transports.js",
+        "connection.js",
+        "outbox.js",
+        "session.js",
+        "turns.js",
+        "view.js",
+        "actions.js",
+        "panel.js",
     )
     _css = HERE / "panel.css"
     url = Unicode().tag(sync=True)
     session = Unicode().tag(sync=True)
 
-    def __init__(self, url: str, session: str, issue_ticket: IssueTicket, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(url=url, session=session)
-        self._issue_ticket = issue_ticket
-        self._loop = loop
+    def __init__(self, host: Host, session: str = "demo") -> None:
+        super().__init__(url=host.url, session=session)
+        self._host = host
+        self._loop = host.loop
         self._pipes: dict[str, Pipe] = {}  # touched on the loop only
         self.on_msg(self._heard)
 
@@ -86,7 +102,7 @@ class Panel(anywidget.AnyWidget):
     def _heard(self, _: Panel, message: Any, buffers: list[memoryview]) -> None:
         match message:
             case {"kit": "ticket", "id": str(page), "origin": str(origin)}:
-                self._issue_ticket(self.session, origin, lambda ticket: self.send({"kit": "ticket", "to": page, "ticket": ticket}))
+                self._host.issue_ticket(self.session, origin, lambda ticket: self.send({"kit": "ticket", "to": page, "ticket": ticket}))
             case {"kit": "open", "id": str(page), "query": str(query), "protocols": list(protocols), "origin": str(origin)}:
                 self._loop.call_soon_threadsafe(self._open, page, query, protocols, origin)
             case {"kit": "frames", "id": str(page), "frames": list(frames)}:

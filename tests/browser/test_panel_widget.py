@@ -35,6 +35,16 @@ Mount = Callable[[str], Awaitable[Page]]
 NOWHERE = "ws://127.0.0.1:9"  # discard: nothing of ours listens there
 
 
+class FakeHost:
+    """The lab, as far as a panel knows it."""
+
+    def __init__(self, url: str, ticket: Callable[[str, str], str]) -> None:
+        self.url, self.loop, self._ticket = url, asyncio.get_running_loop(), ticket
+
+    def issue_ticket(self, session: str, origin: str, deliver: Callable[[str], None]) -> None:
+        self.loop.call_soon(deliver, self._ticket(session, origin))
+
+
 class WiredPanel(Panel):
     """A panel whose comm ends in `sent`, and in a page where `deliver` hands it on."""
 
@@ -42,10 +52,7 @@ class WiredPanel(Panel):
         self.sent: list[dict[str, Any]] = []
         self._deliveries: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
-        def issue(name: str, origin: str, deliver: Callable[[str], None]) -> None:
-            asyncio.get_running_loop().call_soon(deliver, server.ticket(name, origin))
-
-        super().__init__(server.url, session, issue, asyncio.get_running_loop())
+        super().__init__(FakeHost(server.url, server.ticket), session)
 
     def send(self, content: dict[str, Any], buffers: Any = None) -> None:
         self.sent.append(content)
@@ -102,7 +109,7 @@ async def shows(page: Page, text: str) -> None:
 
 async def test_a_forge_shows_a_caption(server: FakeServer) -> None:
     """A page that knows no widgets shows text/html or text/plain: what this was, and never an address or a credential."""
-    panel = Panel(server.url, "demo", lambda *_: None, asyncio.get_running_loop())
+    panel = Panel(FakeHost(server.url, server.ticket), "demo")
     formats, _ = panel._repr_mimebundle_() or ({}, {})
     assert formats.keys() == {"text/plain", "text/html", "application/vnd.jupyter.widget-view+json"}
     assert formats["text/plain"] == "Panel of session demo: run this notebook to talk to it."
