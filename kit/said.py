@@ -10,16 +10,18 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from typing import Any, get_args
 
 import msgspec
 
-from kit.packets import DOOR_FIELDS, MAX_BODY, Error, ErrorCode, FromClient, Result, Word
+from kit.packets import DOOR_FIELDS, MAX_BODY, Error, ErrorCode, FromClient, Result, Word, encode
 
 MAX_DEPTH = 32
 MAX_WORD = MAX_BODY - 1024
-"""Bytes in one word as the client writes it; the door and the log fill in the rest."""
+"""Bytes in one word, as the client writes it and as the log will hold it; the door and the log fill in the rest."""
 _KINDS = {t.__name__.lower(): t for t in get_args(FromClient)}
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 class BadFrame(Exception):
@@ -27,7 +29,8 @@ class BadFrame(Exception):
 
     def __init__(self, code: ErrorCode, text: str, at: str | None = None) -> None:
         super().__init__(text)
-        self.error = Error(code=code, text=text, at=at)
+        # A field's name may be as long as the frame; what is told about it must fit into one itself.
+        self.error = Error(code=code, text=text if len(text) <= 500 else text[:497] + "...", at=at and at[:200])
 
 
 def decode_said(frame: str | bytes) -> FromClient:
@@ -45,14 +48,16 @@ def decode_said(frame: str | bytes) -> FromClient:
         _check_word(fields, len(frame.encode()))
     try:
         said: FromClient = msgspec.convert(fields, _KINDS[kind])
-        return said
     except msgspec.ValidationError as error:
         raise BadFrame("bad_field", str(error), _path(str(error), _KINDS[kind])) from None
+    if isinstance(said, Word):
+        _check_size(fields, len(encode(said)))  # again, as it will be stored: `1e15` becomes 1000000000000000.0
+    return said
 
 
 def _parse(frame: str) -> dict[str, Any]:
     try:
-        fields = json.loads(frame, object_pairs_hook=_unique)
+        fields = json.loads(frame, object_pairs_hook=_unique, parse_int=_whole)
     except RecursionError:
         raise BadFrame("too_deep", f"a frame nests at most {MAX_DEPTH} levels") from None
     except ValueError as error:
@@ -66,17 +71,22 @@ def _parse(frame: str) -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1).encode(errors="replace").decode()
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1).encode(errors="replace").decode()
         raise BadFrame("duplicate_key", f"the field `{twice[:60]}` stands twice in one object", twice[:60])
     return fields
+
+
+def _whole(digits: str) -> float:
+    """A whole number; one that is longer than any of 64 bits is not even computed, and refused with its path later."""
+    return int(digits) if len(digits) <= 20 else math.inf
 
 
 def _check_value(value: object, path: str, depth: int) -> None:
     if depth == 0:
         raise BadFrame("too_deep", f"a frame nests at most {MAX_DEPTH} levels", path)
     match value:
-        case str() if any("\ud800" <= c <= "\udfff" for c in value):
+        case str() if _HALF.search(value):
             raise BadFrame("bad_field", f"`{path}` holds half of a surrogate pair, which is no text", path)
         case int() if not -(1 << 63) <= value < 1 << 64:
             raise BadFrame("bad_field", f"`{path}` is a number that 64 bits cannot hold", path)
@@ -92,12 +102,16 @@ def _check_value(value: object, path: str, depth: int) -> None:
 
 
 def _check_word(fields: dict[str, Any], size: int) -> None:
-    if size > MAX_WORD:
-        largest = max(fields, key=lambda name: len(json.dumps(fields[name])))
-        raise BadFrame("too_large", f"a word has at most {MAX_WORD} bytes, this one {size}: shorten `{largest}`", largest)
+    _check_size(fields, size)
     ref = fields.get("ref")
     if not isinstance(ref, str) or not re.fullmatch(r"[A-Za-z0-9_-]{16,64}", ref):
         raise BadFrame("bad_field", f"`ref` is 16 to 64 random characters of A-Z a-z 0-9 _ -, new for each word; not {_brief(ref)}", "ref")
+
+
+def _check_size(fields: dict[str, Any], size: int) -> None:
+    if size > MAX_WORD:
+        largest = max(fields, key=lambda name: len(json.dumps(fields[name])))
+        raise BadFrame("too_large", f"a word has at most {MAX_WORD} bytes, this one {size}: shorten `{largest}`", largest)
 
 
 def _path(message: str, kind: type) -> str:
