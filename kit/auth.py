@@ -17,9 +17,8 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Mapping
 from http import HTTPStatus
-from http.cookies import SimpleCookie
 from typing import Protocol
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import jwt
 from msgspec import Struct
@@ -29,6 +28,7 @@ from kit.packets import SUBPROTOCOL
 COOKIE = "kit_session"
 TICKET = "ticket."
 ANY_SESSION = "*"
+_CLAIMS = ("iss", "aud", "sub", "session", "nbf", "exp")
 _PATH = re.compile(r"/s/([A-Za-z0-9_-]{1,64})")
 
 
@@ -106,21 +106,23 @@ class Door:
                 audience="kit",
                 issuer="kit",
                 # PyJWT reads the system's clock; ours is an argument, so the times are checked below.
-                options={"require": ["exp", "nbf", "sub", "aud", "iss"], "verify_exp": False, "verify_nbf": False, "verify_iat": False},
+                options={"require": [*_CLAIMS], "verify_exp": False, "verify_nbf": False, "verify_iat": False},
             )
             name, expires, begins = claims["sub"], float(claims["exp"]), float(claims["nbf"])
         except (jwt.PyJWTError, ValueError, TypeError) as error:
             raise Refused(HTTPStatus.UNAUTHORIZED, f"the token is not valid here: {error}") from None
         if not begins <= self.clock() < expires:
             raise Refused(HTTPStatus.UNAUTHORIZED, "the token has expired" if self.clock() >= expires else "the token is not valid yet")
-        return Identity(name, str(claims.get("session", ANY_SESSION)), expires)
+        return Identity(name, str(claims["session"]), expires)
 
     async def ticket(self, identity: Identity, session: str, origin: str | None) -> str:
         """A ticket, good once, for this session from this Origin."""
         ticket = secrets.token_urlsafe(24)
         value = {"name": identity.name, "session": session, "origin": origin, "expires": identity.expires}
-        assert self._tickets, "this door has nowhere to keep tickets"
-        await self._tickets.put_ticket(ticket, json.dumps(value).encode(), max(0.001, min(self._ticket_ttl, identity.expires - self.clock())))
+        if self._tickets is None:
+            raise ValueError("this door has nowhere to keep tickets: give it `tickets`")
+        ttl = max(0.001, min(self._ticket_ttl, identity.expires - self.clock()))
+        await self._tickets.put_ticket(ticket, json.dumps(value).encode(), ttl)
         return ticket
 
     async def spend(self, ticket: str, session: str | None, origin: str | None) -> Identity:
@@ -140,11 +142,11 @@ class Door:
 
     async def admit(self, path: str, headers: Mapping[str, str]) -> Visit:
         """The visit that a WebSocket request asks for; raises Refused: 404, 426, 403, 401 or 400, in this order."""
-        url = urlsplit(path)
-        found = _PATH.fullmatch(url.path)
+        address, _, query = path.partition("?")  # a request's target is not a URL: urlsplit would read `//host/s/x`, and raise at `//[`
+        found = _PATH.fullmatch(address)
         if not found:
             raise Refused(HTTPStatus.NOT_FOUND, "sessions are at /s/<name>, a name of 1 to 64 characters of A-Z a-z 0-9 _ -")
-        if "websocket" not in headers.get("Upgrade", "").lower():
+        if "websocket" not in [protocol.strip().lower() for protocol in headers.get("Upgrade", "").split(",")]:
             raise Refused(HTTPStatus.UPGRADE_REQUIRED, "this address speaks WebSocket: send Upgrade: websocket")
         origin = headers.get("Origin")
         self.check_origin(origin)
@@ -154,8 +156,8 @@ class Door:
             raise Refused(HTTPStatus.UNAUTHORIZED, "the token is for another session")
         if SUBPROTOCOL not in offered:
             raise Refused(HTTPStatus.BAD_REQUEST, f"offer the subprotocol {SUBPROTOCOL}")
-        query = parse_qs(url.query, keep_blank_values=True)
-        return Visit(found[1], query.get("after", [None])[0], query.get("log", [None])[0], identity, origin)
+        asked = parse_qs(query, keep_blank_values=True)
+        return Visit(found[1], asked.get("after", [None])[0], asked.get("log", [None])[0], identity, origin)
 
     def check_origin(self, origin: str | None) -> None:
         """Refuse (403) a page that is not allowed here; a program sends no Origin."""
@@ -169,12 +171,12 @@ class Door:
         for protocol in offered:
             if protocol.startswith(TICKET):
                 return await self.spend(protocol.removeprefix(TICKET), session, origin)
-        cookie = SimpleCookie(headers.get("Cookie", "")).get(COOKIE)
-        if cookie is None:
+        token = _cookie(headers.get("Cookie", ""))
+        if token is None:
             raise Refused(HTTPStatus.UNAUTHORIZED, "come with a bearer token, a ticket or the session cookie")
         if origin is None:  # a program has a header for its token; a cookie without an Origin has lost its page
             raise Refused(HTTPStatus.UNAUTHORIZED, "the session cookie counts only from a page: send the token as a bearer")
-        return self.read_token(cookie.value)
+        return self.read_token(token)
 
     def bearer(self, authorization: str) -> Identity:
         """The identity in an `Authorization: Bearer` header; raises Refused (401)."""
@@ -182,3 +184,12 @@ class Door:
         if scheme.lower() != "bearer":
             raise Refused(HTTPStatus.UNAUTHORIZED, "the scheme is Bearer")
         return self.read_token(token.strip())
+
+
+def _cookie(header: str) -> str | None:
+    """The session cookie out of all that the browser sends for this host, whatever the others look like (RFC 6265 section 5.4).
+
+    `http.cookies` would stop, or raise, at a neighbour's cookie that it can't read; and cookies don't know ports.
+    """
+    pairs = (pair.strip().partition("=") for pair in header.split(";"))
+    return next((value for name, _, value in pairs if name == COOKIE), None)

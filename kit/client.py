@@ -11,10 +11,11 @@ otherwise be dialled without end. A close with 1012 may name the delay itself.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlencode
 
@@ -26,7 +27,6 @@ from websockets.asyncio.client import connect as connect_websocket
 from kit.ending import end
 from kit.packets import (
     MAX_FRAME,
-    START,
     SUBPROTOCOL,
     Answer,
     Beat,
@@ -51,6 +51,9 @@ from kit.packets import (
     new_ref,
 )
 
+log = logging.getLogger("kit.client")
+_quiet = logging.getLogger("kit.client.websocket")
+_quiet.setLevel(logging.INFO)  # below, `websockets` logs every header and frame, and so the token
 SILENCE = 25.0
 """Seconds without a frame (the server sends a beat every 10) after which the socket is taken for dead."""
 CALM = 5.0
@@ -95,7 +98,9 @@ class Backoff:
 class Session:
     """One session. Iterate over it for its entries in order, each once; a `Gap` among them says that what was seen before is void."""
 
-    def __init__(self, url: str, name: str, token: str | Callable[[], Awaitable[str]], after: str | None, log: str | None, **options: Any) -> None:
+    def __init__(
+        self, url: str, name: str, token: str | Callable[[], Awaitable[str]], after: str | None, log: str | None, **options: Any
+    ) -> None:
         self.name = name
         self.after = after
         """The cursor: the id of the last entry that was taken from the iterator; with `log`, it is all that is needed to come back."""
@@ -184,10 +189,8 @@ class Session:
 
     async def _send(self, frame: Word | Typing | Renew) -> None:
         if self._socket is not None:
-            try:
+            with suppress(ConnectionClosed):  # the next connection says the words again
                 await self._socket.send(encode(frame), text=True)
-            except ConnectionClosed:
-                pass  # the next connection says the words again
 
     # ---- the connection ----
 
@@ -204,9 +207,13 @@ class Session:
                 asked = _asked_delay(closed)
             except (OSError, TimeoutError, InvalidHandshake, EOFError, msgspec.MsgspecError):
                 pass
+            except Exception as fault:  # noqa: BLE001  # a wrong address, a token that can't be had: whoever waits must hear of it
+                return self._fail(fault)
             finally:
                 self._socket = None
-            delay = self._backoff.next() if asked is None else asked + self._backoff.rng.uniform(0, asked)
+            delay = self._backoff.next()  # also where the server names one: it may close every connection that it accepts
+            if asked is not None:
+                delay = max(delay, asked + self._backoff.rng.uniform(0, asked))
             self._tell(f"reconnecting in {delay:.1f} s")
             await asyncio.sleep(delay)
 
@@ -222,7 +229,7 @@ class Session:
                 compression=None,
                 max_size=2 * MAX_FRAME,
                 ping_interval=None,  # the server's beats tell as much, and a page can see them too
-                **self._options,
+                **{"logger": _quiet, **self._options},
             )
         except InvalidStatus as invalid:
             status = invalid.response.status_code
@@ -254,6 +261,8 @@ class Session:
             case Receipt(ref=ref):
                 if ref in self._words and not (waiting := self._words[ref][1]).done():
                     waiting.set_result(frame)
+            case Error(code="bad_token"):  # about a `renew`, which no word waits for; the old token counts until it expires
+                log.warning("session %s: the server did not take the new token: %s", self.name, frame.text)
             case Error():
                 self._blame(frame)
             case Beat() | Typing():

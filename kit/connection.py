@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from kit.auth import Door, Identity, Refused, Visit
+from kit.auth import Door, Refused, Visit
 from kit.ending import end
 from kit.feed import Feed
 from kit.instance import Instance
@@ -58,7 +58,9 @@ class Flooding(Exception):
 
 
 class Budget:
-    """A token bucket: how much a client may say. A word costs 20, any other frame 1; 20,000 at once, 2,000 more each second."""
+    """A token bucket: how much a client may say. A frame costs 1 and 1 for each 256 characters, what others hear of it 20 more;
+    20,000 at once, 2,000 more each second.
+    """
 
     def __init__(self, size: float = 20_000, refill: float = 2_000, clock: Callable[[], float] = time.monotonic) -> None:
         self.size, self.refill, self.clock = size, refill, clock
@@ -76,7 +78,9 @@ class Budget:
 class Connection:
     """One visit, from hello to close."""
 
-    def __init__(self, socket: Socket, visit: Visit, instance: Instance, door: Door, *, beat: float = BEAT, budget: Budget | None = None) -> None:
+    def __init__(
+        self, socket: Socket, visit: Visit, instance: Instance, door: Door, *, beat: float = BEAT, budget: Budget | None = None
+    ) -> None:
         self.socket, self.visit, self.instance, self.door = socket, visit, instance, door
         self.identity = visit.identity
         self.cursor = START
@@ -229,7 +233,7 @@ class Connection:
             await self.socket.close(CloseCode.FLOODING, "too many words: slow down")
 
     async def _hear(self, frame: str | bytes) -> None:
-        self._budget.spend(1)
+        self._budget.spend(1 + len(frame) // 256)  # reading a large frame takes as long as reading hundreds of small ones
         try:
             said = decode_said(frame)
         except BadFrame as bad:
@@ -242,6 +246,7 @@ class Connection:
             case Renew(token=token):
                 await self._renew(token)
             case Typing():
+                self._budget.spend(20)
                 await self.instance.tell(self.feed, encode(msgspec.structs.replace(said, from_=self.identity.name)))
 
     async def _renew(self, token: str) -> None:

@@ -1,8 +1,8 @@
 """Server: an instance on a port: the upgrade, the door, and a connection for each visit.
 
-    async with serve(agent, store="redis://127.0.0.1:6379/0") as server:
-        async with connect(server.url, token=server.token("ann"), session="demo") as session:
-            await session.prompt("What is the weather in Oslo?")
+async with serve(agent, store="redis://127.0.0.1:6379/0") as server:
+    async with connect(server.url, token=server.token("ann"), session="demo") as session:
+        await session.prompt("What is the weather in Oslo?")
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from websockets import ConnectionClosed, Headers, Request, Response, Subprotocol
 from websockets.asyncio.connection import broadcast
@@ -24,14 +24,16 @@ from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
 
 from kit.auth import ANY_SESSION, COOKIE, TICKET, Door, Refused, Visit
-from kit.connection import BEAT, Closed, Connection
+from kit.connection import BEAT, Budget, Closed, Connection
 from kit.history import Agent
 from kit.instance import Instance
 from kit.packets import MAX_FRAME, SUBPROTOCOL, CloseCode
-from kit.store import Store, open_store
+from kit.store import Store, StoreError, open_store
 from kit.transcript import DAY, Transcript
 
 log = logging.getLogger("kit.server")
+_quiet = logging.getLogger("kit.server.websocket")
+_quiet.setLevel(logging.INFO)  # below, `websockets` logs every header and frame, and so every credential
 
 
 class _Socket:
@@ -62,11 +64,12 @@ class _Socket:
 class Server:
     """A running server: its `url`, its `door`, its `instance`."""
 
-    def __init__(self, instance: Instance, door: Door, *, beat: float, max_duration: float | None) -> None:
+    def __init__(self, instance: Instance, door: Door, *, beat: float, max_duration: float | None, budget: Callable[[], Budget]) -> None:
         self.instance = instance
         self.door = door
         self.beat = beat
         self.max_duration = max_duration
+        self.budget = budget
         self.connections: set[Connection] = set()
         self._websockets: WebSocketServer
         self._visits: dict[ServerConnection, Visit] = {}
@@ -90,20 +93,24 @@ class Server:
         try:
             if request.method == "POST":
                 return await self._issue(request)
-            self._visits[websocket] = await self.door.admit(request.path, request.headers)
+            self._visits[websocket] = await self.door.admit(request.path, _folded(request.headers))
             websocket.connection_lost_waiter.add_done_callback(lambda _: self._visits.pop(websocket, None))
             return None
         except Refused as refused:
             return _respond(refused.status, f"{refused}\n", _refusal_headers(refused.status))
+        except StoreError as error:
+            log.warning("nobody can be let in: the store does not answer: %s", error)
+            return _respond(HTTPStatus.SERVICE_UNAVAILABLE, "the store does not answer: come back in a moment\n", {"Retry-After": "1"})
 
     async def _issue(self, request: Request) -> Response:
         """`POST /ticket` (bearer; `?session=&origin=`) gives a ticket, `POST /cookie` (a ticket as bearer) turns one into the cookie."""
-        url = urlsplit(request.path)
-        origin = request.headers.get("Origin")
-        query = parse_qs(url.query)
-        match url.path:
+        path, _, asked = request.path.partition("?")
+        headers = _folded(request.headers)
+        origin, authorization = headers.get("Origin"), headers.get("Authorization", "")
+        match path:
             case "/ticket":
-                identity = self.door.bearer(request.headers.get("Authorization", ""))
+                identity = self.door.bearer(authorization)
+                query = parse_qs(asked)
                 session = query.get("session", [identity.session])[0]
                 if identity.session not in (ANY_SESSION, session) or session == ANY_SESSION:
                     raise Refused(HTTPStatus.UNAUTHORIZED, "say for which session (?session=...); the token must be good for it")
@@ -111,7 +118,7 @@ class Server:
                 return _respond(HTTPStatus.OK, json.dumps({"ticket": ticket}) + "\n", {"Content-Type": "application/json"})
             case "/cookie":
                 self.door.check_origin(origin)
-                ticket = request.headers.get("Authorization", "").removeprefix("Bearer ").removeprefix(TICKET)
+                ticket = authorization.removeprefix("Bearer ").removeprefix(TICKET)
                 identity = await self.door.spend(ticket, None, origin)
                 token = self.door.issue(identity.name, identity.session, identity.expires - self.door.clock())
                 cookie = f"{COOKIE}={token}; HttpOnly; SameSite=Strict; Path=/"
@@ -123,7 +130,7 @@ class Server:
 
     async def _serve(self, websocket: ServerConnection) -> None:
         visit = self._visits.pop(websocket)
-        connection = Connection(_Socket(websocket), visit, self.instance, self.door, beat=self.beat)
+        connection = Connection(_Socket(websocket), visit, self.instance, self.door, beat=self.beat, budget=self.budget())
         self.connections.add(connection)
         try:
             async with asyncio.timeout(self.max_duration):
@@ -140,9 +147,19 @@ class Server:
                 connection.socket.websocket.transport.abort()  # type: ignore[attr-defined]  # ours are `_Socket`s
 
 
+def _folded(headers: Headers) -> Headers:
+    """Each header once: lines of one name are one list (RFC 9110 section 5.3), and two credentials together are none."""
+    return Headers({name: ("; " if name.lower() == "cookie" else ", ").join(headers.get_all(name)) for name in headers})
+
+
 def _respond(status: HTTPStatus, text: str, headers: Mapping[str, str]) -> Response:
     body = text.encode()
-    base = {"Content-Type": "text/plain; charset=utf-8", "Content-Length": str(len(body)), "Connection": "close", "Cache-Control": "no-store"}
+    base = {
+        "Content-Type": "text/plain; charset=utf-8",
+        "Content-Length": str(len(body)),
+        "Connection": "close",
+        "Cache-Control": "no-store",
+    }
     return Response(status.value, status.phrase, Headers({**base, **headers}), body)
 
 
@@ -174,20 +191,21 @@ async def serve(
     shards: int = 1,
     max_duration: float | None = None,
     beat: float = BEAT,
+    budget: Callable[[], Budget] = Budget,
     **options: Any,
 ) -> AsyncIterator[Server]:
     """Serve an agent, or several by name (the first is the default one), while the block runs; then drain.
 
     `store`: a URL, or an open Store to share; `secret`: what tokens are signed with, shared by instances that accept each other's
-    (None: a fresh one); `origins`: the pages that may connect; `lease`, `ttl` and `max_duration` (of a connection) in seconds; `options`
-    go to Instance and Run (`keep`, `patience`, `grace`, `join`, `rng`).
+    (None: a fresh one); `origins`: the pages that may connect; `lease`, `ttl` and `max_duration` (of a connection) in seconds; `budget`
+    makes what a connection may say; `options` go to Instance and Run (`keep`, `patience`, `grace`, `join`, `rng`).
     """
     named = dict(agents) if isinstance(agents, Mapping) else {"agent": agents}
     async with _opened(store) as opened:
         transcript = Transcript(opened, shards=shards, lease=lease, ttl=ttl)
         door = Door(secret or secrets.token_urlsafe(32), transcript, origins=origins)
         async with Instance(transcript, named, **options).running() as instance:
-            server = Server(instance, door, beat=beat, max_duration=max_duration)
+            server = Server(instance, door, beat=beat, max_duration=max_duration, budget=budget)
             async with serve_websocket(
                 server._serve,
                 host,
@@ -198,6 +216,7 @@ async def serve(
                 max_size=MAX_FRAME,
                 ping_timeout=60,  # a slow reader answers a ping only when it has read all before it
                 server_header=None,
+                logger=_quiet,
             ) as server._websockets:
                 yield server
                 server._websockets.close(close_connections=False)  # nobody new
