@@ -192,6 +192,20 @@ async def test_a_cursor_is_taken_up_without_asking_again(server: Server) -> None
     ]
 
 
+@pytest.mark.parametrize("mode", ["foreground", "chat"], indirect=True)
+async def test_without_a_cursor_the_half_said_answer_is_sent_back(server: Server, mode: str) -> None:
+    """The model goes on from its own words, and is told in its instructions how."""
+    turn = FakeTurn().prompt("count to 5")
+    with pytest.raises(Killed):
+        await turn.run(agent_on(server, mode), None, 9)
+    half = {"role": "assistant", "content": turn.story()[-1][1]}
+    await turn.run(agent_on(server, mode))
+    requests = await over(server, 2)
+    assert [r.method for r in requests] == ["POST", "POST"]
+    assert (requests[1].body.get("input") or requests[1].body["messages"])[-1] == half
+    assert openai.CONTINUE in (requests[1].body.get("instructions") or requests[1].body["messages"][0]["content"])
+
+
 async def test_a_piece_that_the_log_split_is_not_told_twice(server: Server) -> None:
     """A crash between the halves of a split piece: the first half has no cursor of its own."""
     turn = FakeTurn(limit=2).prompt("count to 12")
@@ -236,7 +250,8 @@ async def test_a_response_that_somebody_cancelled_is_continued_from_what_was_sai
     server.pace = None
     await task
     assert turn.story()[-1] == ("Content", " ".join(map(str, range(1, 41))))
-    assert [r.method for r in server.requests if r.path == "/v1/responses"] == ["POST", "POST"]
+    paths = sorted(r.path for r in await over(server, 4))
+    assert paths == ["/v1/responses", "/v1/responses", f"/v1/responses/{at.response}", f"/v1/responses/{at.response}/cancel"]
 
 
 # ---- stop and hand-over ----
@@ -330,6 +345,15 @@ async def test_a_second_cancellation_does_not_save_the_response(server: Server, 
     assert (await over(server, 2))[-1].path.endswith("/cancel")
 
 
+async def test_an_agent_that_gives_up_cancels_the_response(server: Server) -> None:
+    """It cannot read it any more, and it would go on, and be paid."""
+    server.pace = 100
+    server.fail_next(Cut(4), server_error(), server_error())
+    with pytest.raises(AgentError):
+        await FakeTurn().prompt("count to 1000").run(agent_on(server, "background", tries=3))
+    assert (await over(server, 4))[-1].path.endswith("/cancel")
+
+
 # ---- faults ----
 
 
@@ -342,7 +366,7 @@ async def test_a_fault_that_passes_is_not_seen(server: Server, mode: str, fault:
     await whole.run(agent_on(server, mode))
     turn = FakeTurn().prompt("count to 12")
     server.fail_next(fault)
-    await turn.run(agent_on(server, mode, stall=0.2))
+    await turn.run(agent_on(server, mode, stall=0.2 if isinstance(fault, Stall) else 30))
     assert turn.story() == whole.story()
 
 
@@ -372,7 +396,8 @@ async def test_progress_does_not_last_for_ever(server: Server, mode: str) -> Non
     turn = FakeTurn().prompt("count to 1000")
     with pytest.raises(AgentError, match=r"^The model's server ended its stream in the middle of an answer.$"):
         await turn.run(agent_on(server, mode, tries=2))
-    assert sum(r.method == "POST" or "stream" in r.path for r in server.requests) == 20
+    requests = await over(server, 40 if mode == "background" else 20)  # and the cancellation
+    assert sum(r.path in ("/v1/responses", "/v1/chat/completions") or "stream" in r.path for r in requests) == 20
 
 
 SENTENCES = [
@@ -393,7 +418,7 @@ SENTENCES = [
 async def test_a_fault_that_stays_is_one_sentence_for_the_person(server: Server, mode: str, faults: list[Any], sentence: str) -> None:
     """What happened, and what to do about it; tried again where that can help, and only so often."""
     server.fail_next(*faults)
-    agent = agent_on(server, mode, model="m", tries=3, stall=0.1)
+    agent = agent_on(server, mode, model="m", tries=3, stall=0.1 if isinstance(faults[0], Stall) else 30)
     with pytest.raises(AgentError) as error:
         await FakeTurn().prompt("count to 2").run(agent)
     assert str(error.value) == sentence.format(server.url.split("/")[2])
@@ -469,7 +494,7 @@ async def test_a_round_without_news_says_nothing(server: Server) -> None:
     await turn.run(agent_on(server, "chat"))
     assert isinstance(turn.history.said[-1], Ask)
     assert await turn.round(agent_on(server, "chat")) == 0
-    assert len(server.requests) == 1
+    assert len(await over(server, 1)) == 1
 
 
 async def test_an_unknown_city_is_an_error_that_the_model_reads(server: Server, mode: str) -> None:

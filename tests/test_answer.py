@@ -1,0 +1,176 @@
+"""One round of the agent on a model that does what the embedded one never does: think again in other words, call something else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Self
+
+import pytest
+
+from kit.agents import Agent, AgentError, History
+from kit.agents.answer import Echo, answer
+from kit.agents.conversation import Event, Failed, Function, Item, Message, Wanted
+from kit.agents.tools import Tools
+from kit.packets import Action, Ask, At, Content, Thought, ToolResult
+from tests.fake_turn import FakeTurn, replies
+
+Run = Sequence[Event | Failed]
+
+
+class FakeModel:
+    """A model that gives one run after the other, and remembers what it was asked."""
+
+    def __init__(self, *runs: Run) -> None:
+        self.runs = list(runs)
+        self.asked: list[tuple[list[Item], At | None]] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    async def events(self, items: Sequence[Item], functions: Sequence[Function], cursor: At | None) -> AsyncGenerator[Event, None]:
+        self.asked.append((list(items), cursor))
+        for event in self.runs.pop(0):
+            if isinstance(event, Failed):
+                raise event
+            yield event
+
+    async def cancel(self) -> None: ...
+
+
+ran: list[str] = []
+
+
+async def look(at: str) -> str:
+    """Look."""
+    ran.append(at)
+    return f"a {at}"
+
+
+@pytest.fixture(autouse=True)
+def nothing_ran() -> None:
+    ran.clear()
+
+
+def agent_on(model: FakeModel) -> Agent:
+    async def no_wait(failures: int, least: float) -> None: ...
+
+    def agent(history: History) -> Any:
+        return answer(lambda: model, Tools([look]), 8, 3, no_wait, history)
+
+    return agent
+
+
+def at(number: int | None = None, response: str = "r") -> At:
+    return At(response, number)
+
+
+def calls(*names: str, call: str = "c") -> Event:
+    return Event(at(), calls=tuple(Wanted(f"{call}{name}", "look", f'{{"at": "{name}"}}') for name in names))
+
+
+END = calls()
+BOTH = [Event(at(), Thought("I look.")), calls("cat", "dog")]
+
+
+async def half_told(*runs: Run, packets: int) -> FakeTurn:
+    """A turn that was killed after so many packets."""
+    turn = FakeTurn().prompt("go")
+    said = agent_on(FakeModel(*runs))(turn.history)
+    for _ in range(packets):
+        turn.store(await anext(said))
+    return turn
+
+
+async def test_a_run_that_only_thought_before_its_first_call_is_not_thought_again() -> None:
+    """Killed between two calls of a run without content: the run is repeated, its thought and first call are not told again."""
+    turn = await half_told(BOTH, packets=2)
+    model = FakeModel(BOTH, [Event(at(), Content("Both.")), END])
+    await turn.run(agent_on(model))
+    assert [type(p) for p in turn.history.said] == [Thought, Action, Action, ToolResult, ToolResult, Content]
+    assert ran == ["cat", "dog"]
+    assert model.asked[0][0] == [Message("user", "go")], "asked as it was the first time"
+
+
+async def test_other_calls_the_second_time_come_on_top_of_what_was_told() -> None:
+    """A real model may change its mind: what stands in the log stands, and runs."""
+    turn = await half_told(BOTH, packets=2)
+    model = FakeModel([Event(at(), Thought("I look.")), calls("bird", call="x")], [Event(at(), Content("Done.")), END])
+    await turn.run(agent_on(model))
+    assert ran == ["cat", "bird"]
+    assert turn.open() == []
+
+
+async def test_no_call_the_second_time_still_runs_the_one_that_was_told() -> None:
+    turn = await half_told(BOTH, packets=2)
+    model = FakeModel([Event(at(), Content("Never mind.")), END], [Event(at(), Content(" Done.")), END])
+    await turn.run(agent_on(model))
+    assert ran == ["cat"]
+    assert turn.story()[-1] == ("Content", " Done.")
+
+
+async def test_a_thought_in_other_words_is_told_whole() -> None:
+    """Half a thought and then another one must not run into each other."""
+    turn = await half_told([Event(at(), Thought("I should ")), Failed("cut", again=True)], packets=1)
+    await turn.run(agent_on(FakeModel([Event(at(), Thought("I sho")), Event(at(), Thought("rten it.")), END])))
+    assert turn.story() == [("Thought", "I should \n\nI shorten it.")]
+
+
+@pytest.mark.parametrize(
+    ("told", "heard", "new"),
+    [
+        ("abc", ["a", "bc", "d"], "d"),
+        ("abc", ["abcd"], "d"),
+        ("abc", ["ab"], ""),
+        ("abc", ["ab", "x", "y"], "\n\nabxy"),
+        ("", ["x", "y"], "xy"),
+        ("aa", ["a", "a", "a"], "a"),
+    ],
+)
+def test_an_echo_is_what_was_told_already(told: str, heard: list[str], new: str) -> None:
+    echo = Echo(told)
+    assert "".join(echo.new(text) for text in heard) == new
+
+
+async def test_a_split_piece_is_known_to_be_told_only_by_its_own_response() -> None:
+    """The first half of a piece was told, then its response is gone: the continuation must not lose as many characters."""
+    turn = await half_told([Event(at(1), Content("one ")), Event(at(2), Content("two ")), END], packets=1)
+    turn.store(Content("tw"))  # the first half of the next piece: without a cursor
+    model = FakeModel([Failed("gone", again=True, gone=True)], [Event(at(1, "r2"), Content("o three")), END])
+    await turn.run(agent_on(model))
+    assert turn.story() == [("Content", "one two three")]
+    assert [cursor for _, cursor in model.asked] == [at(1), None]
+    assert model.asked[1][0][-1] == Message("assistant", "one tw")
+
+
+async def test_a_run_that_says_nothing_ends_the_turn() -> None:
+    """Also after an answer: it is not asked again and again."""
+    asks = Event(at(), calls=(Wanted("c1", "ask", '{"text": "Which?"}'),))
+    turn, model = FakeTurn().prompt("go"), FakeModel([asks], [END])
+    await turn.run(agent_on(model), replies({"Which?": "this"}))
+    assert [type(p) for p in turn.history.said] == [Ask]
+    assert model.runs == []
+
+
+async def test_a_repeated_call_id_becomes_another_action() -> None:
+    """Some servers count calls from 0 in each answer; one call id is one action, and its result belongs to it alone."""
+    turn = FakeTurn().prompt("go")
+    same = Event(at(), calls=(Wanted("0", "look", '{"at": "cat"}'), Wanted("0", "look", '{"at": "dog"}')))
+    await turn.run(agent_on(FakeModel([same], [same], [END])))
+    ids = [p.call for p in turn.history.said if isinstance(p, Action)]
+    assert len(set(ids)) == 4
+    assert [p.call for p in turn.history.said if isinstance(p, ToolResult)] == ids
+    assert ran == ["cat", "dog", "cat", "dog"]
+
+
+async def test_half_a_surrogate_pair_is_replaced() -> None:
+    """It is no text: no log could hold it."""
+    turn = FakeTurn().prompt("go")
+    await turn.run(agent_on(FakeModel([Event(at(), Content("a\ud800b")), END])))
+    assert turn.story() == [("Content", "a?b")]
+
+
+async def test_what_cannot_be_tried_again_ends_the_turn_with_its_sentence() -> None:
+    with pytest.raises(AgentError, match=r"^No\.$"):
+        await FakeTurn().prompt("go").run(agent_on(FakeModel([Failed("No.", again=False)])))
