@@ -20,6 +20,7 @@ help:
 	@echo "make bench     measure, against the bare libraries in the same run"
 	@echo "make soak      faults at random for a long time"
 	@echo "make lock      resolve requirements*.lock again (UPGRADE=--upgrade: to the newest)"
+	@echo "make notebooks run the notebooks again and store what they print"
 	@echo "make clean     remove environments and caches, never work/"
 
 lab: $(VENV)/.lab
@@ -33,7 +34,7 @@ check: $(VENV)/.test
 
 test: check
 	$(BIN)/python -m tests.prerequisites
-	$(BIN)/python -m pytest --nbval tests $(wildcard notebooks)
+	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/notebooks/sanitize.cfg tests $(wildcard notebooks)
 
 test-all: test
 	@for version in 3.11 3.12 3.13; do \
@@ -54,6 +55,9 @@ lock: $(VENV)/.made
 	@$(uv)
 	$(COMPILE) pyproject.toml -o requirements.lock
 	$(COMPILE) pyproject.toml --extra test -c requirements.lock -o requirements-test.lock
+
+notebooks: $(VENV)/.test
+	$(BIN)/python -m tests.notebooks.save
 
 clean:
 	rm -rf .venv .setup build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
@@ -79,4 +83,4 @@ $(VENV)/.test: $(VENV)/.made requirements-test.lock pyproject.toml
 	@$(call install,-r requirements-test.lock -e .)
 	@touch $@
 
-.PHONY: help lab check test test-all bench soak lock clean
+.PHONY: help lab check notebooks test test-all bench soak lock clean
