@@ -313,6 +313,23 @@ async def test_a_stop_before_the_first_event_cancels_the_response(server: Server
     assert [r.path.rpartition("/")[2] for r in await over(server, 2)] == ["responses", "cancel"]
 
 
+async def test_a_stop_before_an_attached_response_says_anything_cancels_it(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The instance that took over knows the response by its cursor, and has not heard of it itself."""
+    turn, asked = await stopped(server, "background", HAND_OVER), asyncio.Event()
+
+    async def never(*_: Any) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(openai.Model, "_open", never)
+    task = asyncio.ensure_future(anext(agent_on(server, "background")(turn.history)))
+    await asked.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [r.path.rpartition("/")[2] for r in await over(server, 2)] == ["responses", "cancel"]
+
+
 async def test_a_hand_over_leaves_the_response_running_for_the_next_instance(server: Server) -> None:
     """An instance that shuts down in order cancels nothing: the next one attaches to the same response."""
     turn = await stopped(server, "background", HAND_OVER)

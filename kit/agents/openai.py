@@ -129,6 +129,7 @@ class Model:
     async def events(self, items: Sequence[Item], functions: Sequence[Function], cursor: At | None) -> AsyncGenerator[Event, None]:
         """The events of a run: a new one, or the rest of the background response at `cursor`. The last has `calls`; or it raises Failed."""
         background = self.settings.background
+        self.running = cursor.response if cursor else None
         try:
             stream, first = await self._opened(items, functions, cursor)
             async with stream, aclosing(self._read(_chain(first, stream), cursor)) as events:
