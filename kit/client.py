@@ -78,6 +78,13 @@ class BadWord(Exception):
         self.error = error
 
 
+class SessionClosed(Exception):
+    """The block that held the session has ended; no receipt will come, and no entry."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"session {name!r} was closed: connect again, with its `after` and `log` to go on where it stood")
+
+
 class Backoff:
     """Full jitter (delay uniform in 0..cap, the cap doubling): the first retry at once, then from `base` up to `limit` seconds."""
 
@@ -167,6 +174,8 @@ class Session:
     async def say(self, word: Said) -> Receipt:
         """Say a word until its receipt has come, over as many connections as that takes. Raises BadWord."""
         word = new_ref(word)
+        if (size := len(encode(word))) > MAX_FRAME:  # the server would close the connection, each time it is said
+            raise BadWord(Error(code="too_large", text=f"a frame has at most {MAX_FRAME} bytes, this one {size}"))
         if self._failure:
             raise self._failure
         receipt: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
@@ -272,11 +281,10 @@ class Session:
                 self._take(frame)
 
     async def _greeted(self, socket: ClientConnection, hello: Hello) -> None:
-        self._log_read = hello.log
-        if self.log is None:
-            self.log = hello.log
-        if self._read is None:
-            self._read = EntryId.parse(hello.after)
+        if hello.status != "gap":  # else a `gap` follows and gives cursor and log together; one of them alone would name another place
+            self._log_read = hello.log
+            self._read = self._read or EntryId.parse(hello.after)
+            self.log = self.log or hello.log
         self._socket = socket
         self._tell({"fresh": "connected", "resumed": f"resumed after {hello.after}", "gap": f"gap: {hello.reason}"}[hello.status])
         for word, receipt in list(self._words.values()):
@@ -297,6 +305,8 @@ class Session:
 
     def _blame(self, error: Error) -> None:
         """An error names no word: the oldest that waits has it, as frames are answered in order."""
+        if error.code == "bad_token":  # that was no word
+            return
         for _, receipt in self._words.values():
             if not receipt.done():
                 receipt.set_exception(BadWord(error))
@@ -329,7 +339,8 @@ async def connect(
     """A session at `url` (`ws://host:port`), reconnecting by itself while the block runs.
 
     `token`: a JWT, or an async function that gives one for each dial; `after` and `log`: where an earlier client stood. Options:
-    `backoff`, `silence` (seconds), and whatever `websockets` connect takes. Raises NotLetIn, from the iterator or a word.
+    `backoff`, `silence` (seconds), and whatever `websockets` connect takes. The iterator and the words raise NotLetIn, whatever `token`
+    raises, and SessionClosed once the block has ended.
     """
     one = Session(url, session, token, after, log, **options)
     task = asyncio.create_task(one._stay(), name=f"session {session}")
@@ -337,3 +348,4 @@ async def connect(
         yield one
     finally:
         await end({task})
+        one._fail(one._failure or SessionClosed(session))

@@ -129,8 +129,8 @@ class Connection:
 
     def beside(self, frame: bytes) -> None:
         """Something that is not in the log, and not worth waiting for a slow reader."""
-        if self in self.feed.live:
-            self.socket.send_now(frame)
+        if self in self.feed.live and self.socket.send_now(frame) > BEHIND:
+            self.nudge()
 
     def nudge(self) -> None:
         """Something is new: leave the fan-out and look."""
@@ -188,8 +188,11 @@ class Connection:
                 self.feed.live.add(self)
                 await self._behind.wait()
                 self.feed.live.discard(self)
+                await self.socket.send(_BEAT)  # waits for the buffer to drain; back in the fan-out before that, it would grow without end
             elif self.cursor > self.feed.cursor:
                 await self.feed.catch_up()
+                if self.log.name == self.feed.log.name and self.cursor > self.feed.cursor:
+                    await self._gap("lost")
             else:
                 await self._read_on()
 

@@ -40,7 +40,9 @@ class Feed:
         self.cursor = opened.head
         self.live: set[Viewer] = set()
         self.viewers: set[Viewer] = set()
-        self.turns: dict[str, Listener] = {}
+        self.turns: set[Listener] = set()
+        self.held = 0
+        """How many are about to do something with it."""
         self._projection: Projection | None = None
 
     @property
@@ -67,7 +69,7 @@ class Feed:
             behind = [viewer for viewer in self.live if not viewer.push(frame, entry.id)]
             self.live.difference_update(behind)
         if matters:
-            for turn in list(self.turns.values()):
+            for turn in list(self.turns):
                 turn.hear()
 
     def _leave_behind(self) -> None:
@@ -77,8 +79,13 @@ class Feed:
 
     async def catch_up(self) -> None:
         """Hear all that the log holds now."""
-        while entries := await self.transcript.read(self.log, self.cursor):
-            self.accept(entries)
+        while True:
+            log = self.log
+            entries = await self.transcript.read(log, self.cursor)
+            if self.log is log:  # else they are of the log before, and its ids mean nothing in this one
+                if not entries:
+                    return
+                self.accept(entries)
 
     async def projection(self) -> Projection:
         """What the log means up to `cursor`; read once, then kept up."""
@@ -90,13 +97,18 @@ class Feed:
                     fresh.fold(entry.id, entry.body)
                 if not entries:
                     break
-            if self.log is log:  # and since the last read nothing else ran: `fresh` stands where `cursor` stands
+            # Since the last read nothing else ran, so `fresh` stands where `cursor` stands. But somebody else may have read it at the same
+            # time; only the first is kept up, so all must have that one.
+            if self.log is log and self._projection is None:
                 self._projection = fresh
         return self._projection
 
     async def append(self, bodies: Sequence[tuple[bytes, At | None]]) -> None:
         """Add packets in the epoch heard here, and let them be heard; raises Unheard, Gone or the store's error."""
-        self.accept(await self.transcript.append(self.log, self.epoch, bodies), own=True)
+        log = self.log
+        entries = await self.transcript.append(log, self.epoch, bodies)
+        if self.log is log:
+            self.accept(entries, own=True)
 
     async def history(self, turn: str) -> tuple[History, EntryId]:
         """The log as the agent of a turn gets it, and the id up to which it was read."""
@@ -113,7 +125,7 @@ class Feed:
         self._leave_behind()
         for viewer in self.viewers:
             viewer.nudge()
-        for turn in list(self.turns.values()):
+        for turn in list(self.turns):
             turn.hear()
 
 

@@ -18,7 +18,7 @@ import msgspec
 from kit.ending import end
 from kit.feed import Feed
 from kit.history import Agent
-from kit.packets import START, Answer, Edit, EntryId, Prompt, Receipt, Result, Said
+from kit.packets import START, Answer, Edit, EntryId, Prompt, Receipt, Result, Said, Stop
 from kit.projection import Projection
 from kit.store import StoreError
 from kit.transcript import Gone, Spoken, Stored, Transcript
@@ -28,7 +28,7 @@ log = logging.getLogger("kit.instance")
 
 
 class Instance:
-    """One instance over one store. `agents` by name; the first is the sessions' default. `keep`: entries a log holds before it is trimmed."""
+    """One instance over one store. `agents` by name, the first is the sessions' default; `keep`: entries that a log may hold."""
 
     def __init__(
         self,
@@ -49,10 +49,11 @@ class Instance:
         self._turn_options = turn_options
         self._feeds: dict[str, Feed] = {}
         self._opening: dict[str, asyncio.Lock] = {}
-        self._runs: dict[tuple[str, str], tuple[Run, asyncio.Task[None]]] = {}
+        self._runs: dict[Run, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup
         self._bell = secrets.token_urlsafe(9)
         self._look = [asyncio.Event() for _ in range(transcript.shards)]
+        self._leaving = False
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Instance]:
@@ -66,7 +67,7 @@ class Instance:
                 yield self
                 await self.hand_over()
             finally:
-                await end((*service, *(task for _, task in self._runs.values())))
+                await end((*service, *self._runs.values()))
 
     # ---- sessions ----
 
@@ -75,8 +76,23 @@ class Instance:
         async with self._opening.setdefault(session, asyncio.Lock()):
             if not (feed := self._feeds.get(session)):
                 feed = self._feeds[session] = Feed(self.transcript, await self.transcript.open(session))
-                await self._ring(feed.log.shard)
+                try:
+                    await self._ring(feed.log.shard)
+                except StoreError:  # nobody follows it
+                    del self._feeds[session]
+                    raise
             return feed
+
+    @asynccontextmanager
+    async def _holding(self, session: str) -> AsyncIterator[Feed]:
+        """The ear on a session, which stays open inside the block though nobody listens by it yet."""
+        feed = await self.feed(session)
+        feed.held += 1
+        try:
+            yield feed
+        finally:
+            feed.held -= 1
+            self.forget(session)
 
     async def reopen(self, session: str) -> None:
         """The session may have another log now: look, and move there."""
@@ -90,43 +106,44 @@ class Instance:
     def forget(self, session: str) -> None:
         """Close the ear on a session that nobody here needs."""
         feed = self._feeds.get(session)
-        if feed and not feed.viewers and not feed.turns:
-            del self._feeds[session]
-            self._opening.pop(session, None)
+        if feed and not feed.viewers and not feed.turns and not feed.held and not self._opening[session].locked():
+            del self._feeds[session], self._opening[session]
 
     # ---- words ----
 
     async def say(self, session: str, word: Said, name: str) -> Receipt:
         """Say a word for somebody, and tell what became of it."""
         word = msgspec.structs.replace(word, from_=name)
-        while True:
-            feed = await self.feed(session)
-            try:
-                return await self._say(feed, word)
-            except Gone:
-                await self.reopen(session)
+        async with self._holding(session) as feed:
+            while True:
+                try:
+                    return await self._say(feed, word)
+                except Gone:
+                    await self.reopen(session)
 
     async def _say(self, feed: Feed, word: Said) -> Receipt:
-        projection = await feed.projection()
-        if not isinstance(word, Prompt):  # it is about something that another instance may have just said
-            await feed.catch_up()
         if isinstance(word, Prompt):
             word = msgspec.structs.replace(word, to=word.to or self.default)
+        else:  # it is about something that another instance may have just said
+            await feed.catch_up()
+        projection = await feed.projection()
         if reason := self._refusal(projection, word):
             return Receipt(ref=word.ref, status="refused", reason=reason)
-        agent, feeds, by = _opens(word), _feeds(word, projection), secrets.token_urlsafe(9)
-        spoken = await self.transcript.say(feed.log, word, agent=agent, feeds=feeds, by=by)
-        if spoken.entry:
+        current, by = feed.log, secrets.token_urlsafe(9)
+        spoken = await self.transcript.say(current, word, agent=_opens(word), wakes=_wakes(word, projection), by=by)
+        if spoken.entry and feed.log is current:
             feed.accept([spoken.entry], own=True)
         if feed.cursor < spoken.id:
             await feed.catch_up()
+        if feed.log is not current:  # replaced meanwhile, perhaps without the word: say it again to find out
+            raise Gone(current.session)
         if spoken.known:
             return _duplicate(word, spoken, spoken.late or spoken.id in projection.late)
         late = spoken.id in projection.late
         if late:
-            await self.transcript.settle(feed.log, word, spoken)
-        if spoken.leased and not (late and await self._let_go(feed, spoken, feeds or f"{spoken.id}/{agent}", by)):
-            self._start(feed, feeds or f"{spoken.id}/{agent}", by, first=not feeds)
+            await self.transcript.settle(current, word, spoken)
+        for turn in spoken.leased:
+            await self._run_or_release(feed, projection, turn, by, first=turn.startswith(f"{spoken.id}/"))
         return Receipt(ref=word.ref, status="too_late" if late else "applied", id=str(spoken.id))
 
     def _refusal(self, projection: Projection, word: Said) -> str | None:
@@ -134,25 +151,39 @@ class Instance:
             return f"there is no agent {word.to!r:.60} here: address one of {', '.join(self.agents)}"
         return projection.refusal(word)
 
-    async def _let_go(self, feed: Feed, spoken: Spoken, turn: str, by: str) -> bool:
-        """Give back the lease that came with a word that changed nothing; False where a later word may have made the turn runnable."""
-        return await self.transcript.release(feed.log, turn, by, open=False, heard=spoken.id.epoch)
+    async def _run_or_release(self, feed: Feed, projection: Projection, turn: str, by: str, *, first: bool) -> None:
+        """Run a turn whose lease came with a word; give the lease back where there is nothing to run, or not here."""
+        known = projection.turns.get(turn)
+        if known is None or known.ended:
+            await self.transcript.release(feed.log, turn, by)
+        elif known.agent not in self.agents:
+            await self.transcript.release(feed.log, turn, by, open=True)
+        else:
+            self._start(feed, turn, by, first=first)
 
     # ---- turns ----
 
     def _start(self, feed: Feed, turn: str, by: str, *, first: bool) -> None:
         run = Run(feed, turn, self.agents[turn.partition("/")[2]], by=by, rng=self._rng, **self._turn_options)
-        task = self._tasks.create_task(self._run(run, first), name=f"turn {turn}")
-        self._runs[feed.log.session, turn] = run, task
+        if self._leaving:
+            run.leave()
+        feed.turns.add(run)
+        self._runs[run] = self._tasks.create_task(self._run(run, first), name=f"turn {turn}")
 
     async def _run(self, run: Run, first: bool) -> None:
         try:
             await run.run(first=first)
             await self._trim(run.feed)
+        except Gone:
+            log.info("session %s, turn %s: its log was replaced; where the new one holds it, it goes on there", run.log.session, run.turn)
+            with suppress(*StoreError):
+                await self.reopen(run.log.session)
+            self._look[run.log.shard].set()
         except Exception:  # one turn must not take the instance with it; it goes on when its lease has run out
             log.exception("session %s, turn %s: the run broke", run.log.session, run.turn)
         finally:
-            del self._runs[run.log.session, run.turn]
+            run.feed.turns.discard(run)
+            del self._runs[run]
             self.forget(run.log.session)
 
     async def _trim(self, feed: Feed) -> None:
@@ -164,35 +195,37 @@ class Instance:
 
     async def hand_over(self) -> None:
         """Give every turn to the other instances, at once."""
-        for run, _ in self._runs.values():
+        self._leaving = True  # and what begins from now on leaves at once
+        for run in self._runs:
             run.leave()
-        if tasks := [task for _, task in self._runs.values()]:
-            await asyncio.wait(tasks, timeout=5.0)
+        if self._runs:
+            await asyncio.wait(self._runs.values(), timeout=5.0)
 
     # ---- what an instance does all the time ----
 
     async def _listen(self, shard: int) -> None:
         """The shared read: one blocking command follows all logs of a shard, and its own few streams."""
         own: dict[str, EntryId] = {}
-        delay = 0.01
+        delay, generation = 0.01, self.transcript.store.generation
         while True:
             try:
                 if not own:
                     own = await self._own_streams(shard)
+                if generation != self.transcript.store.generation:  # not only after an error of this read: another may have met it first
+                    generation = await self._after_restart(shard)
                 feeds = {f.log.stream: f for f in self._feeds.values() if f.log.shard == shard}
                 found = await self.transcript.follow({**own, **{stream: f.cursor for stream, f in feeds.items()}}, block=5.0)
                 delay = 0.01
                 for stream, entries in found.items():
                     if stream in own:
-                        own[stream] = entries[-1].id
                         await self._told(shard, stream, entries)
+                        own[stream] = entries[-1].id  # not before: what could not be done is told again
                     elif feeds[stream].log.stream == stream:
                         feeds[stream].accept(entries)
             except StoreError as error:
                 log.warning("waiting for the store: %s", error)
                 await asyncio.sleep(self._rng.uniform(0, delay))
                 delay = min(2 * delay, 1.0)
-                await self._after_restart(shard)
 
     async def _own_streams(self, shard: int) -> dict[str, EntryId]:
         wake, around = self.transcript.wake_key(shard), self.transcript.around_key(shard)
@@ -217,11 +250,12 @@ class Instance:
             await self.reopen(session)
         self._look[shard].set()
 
-    async def _after_restart(self, shard: int) -> None:
+    async def _after_restart(self, shard: int) -> int:
         """A restarted store may have lost the tail of its logs: every session is opened again, and moves to a new log."""
-        with suppress(*StoreError):
-            for session in [s for s, f in self._feeds.items() if f.log.shard == shard and f.log.generation != self.transcript.store.generation]:
-                await self.reopen(session)
+        generation = self.transcript.store.generation
+        for session in [s for s, f in self._feeds.items() if f.log.shard == shard and f.log.generation != generation]:
+            await self.reopen(session)
+        return generation
 
     async def _ring(self, shard: int) -> None:
         """Let the shared read begin again, with one more log to follow."""
@@ -234,7 +268,7 @@ class Instance:
         while True:
             await asyncio.sleep(self.transcript.lease / 3)
             for shard in range(self.transcript.shards):
-                held = [(run.log, run.turn, run.by) for run, _ in self._runs.values() if run.log.shard == shard]
+                held = [(run.log, run.turn, run.by) for run in self._runs if run.log.shard == shard]
                 if held:
                     with suppress(*StoreError):  # the next round tries again; a lease lost is a turn taken over, not a turn lost
                         await self.transcript.renew(held)
@@ -242,7 +276,7 @@ class Instance:
     async def _adopt(self, shard: int) -> None:
         """Look for turns that are open and unleased: each quarter lease, when a lease is due to end, and when woken."""
         look = self._look[shard]
-        while True:
+        while not self._leaving:
             wait = self.transcript.lease / 4
             with suppress(*StoreError):
                 wait = min(wait, await self._take_orphans(shard))
@@ -254,13 +288,15 @@ class Instance:
     async def _take_orphans(self, shard: int) -> float:
         """Take up what nobody runs; gives the seconds until the next of the other leases ends."""
         known = [(s, t) for s, t in await self.transcript.open_turns(shard) if t.partition("/")[2] in self.agents]
-        others = [turn for turn in known if turn not in self._runs]
+        own = {(run.log.session, run.turn) for run in self._runs}
+        others = [turn for turn in known if turn not in own]
         left = await self.transcript.time_left(others)
         for (session, turn), seconds in zip(others, left, strict=True):
-            if seconds < 0 and (session, turn) not in self._runs:
-                feed, by = await self.feed(session), secrets.token_urlsafe(9)
-                if await self.transcript.take(feed.log, turn, by):
-                    self._start(feed, turn, by, first=False)
+            if seconds < 0:
+                async with self._holding(session) as feed:
+                    current, by = feed.log, secrets.token_urlsafe(9)
+                    if await self.transcript.take(current, turn, by) and feed.log is current:
+                        self._start(feed, turn, by, first=False)
         return min((seconds + 0.002 for seconds in left if seconds >= 0), default=self.transcript.lease)
 
 
@@ -275,9 +311,15 @@ def _opens(word: Said) -> str:
             return ""
 
 
-def _feeds(word: Said, projection: Projection) -> str:
-    """The turn that a word makes runnable."""
-    return projection.calls[word.call].turn if isinstance(word, Answer | Result) else ""
+def _wakes(word: Said, projection: Projection) -> list[str]:
+    """The turns that have something to do after a word: those that waited for it, or that it ends while nobody runs them."""
+    match word:
+        case Answer(call=call) | Result(call=call):
+            return [projection.calls[call].turn]
+        case Stop(turn=named) | Edit(turn=named):
+            return [turn.id for turn in projection.turns.values() if turn.live and named in (None, turn.id)]
+        case _:
+            return []
 
 
 def _duplicate(word: Said, spoken: Spoken, late: bool) -> Receipt:

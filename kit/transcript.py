@@ -21,9 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import msgspec
-
-from kit.packets import START, At, AnyWord, EntryId, Prompt, Word, encode, frame_of, stored
+from kit.packets import START, AnyWord, At, EntryId, encode, frame_of, stored
 from kit.store import Store, StoreError, is_refused_id
 
 DAY = 24 * 3600.0
@@ -48,7 +46,7 @@ class WrongShards(Exception):
     """The instance and its store disagree about the number of shards."""
 
     def __init__(self, here: int, stored: int) -> None:
-        super().__init__(f"this instance was started with {here} shards, the store's sessions are spread over {stored}: start it with {stored}")
+        super().__init__(f"this instance was started with {here} shards, but the store's sessions are spread over {stored}: start it so")
 
 
 @dataclass(frozen=True)
@@ -104,13 +102,13 @@ class Opened(NamedTuple):
 
 
 class Spoken(NamedTuple):
-    """A word in the log. `known`: it was said before; `same`: with the same body. `leased`: the turn it opens or feeds is the caller's."""
+    """A word in the log. `known`: it was said before; `same`: with the same body; `leased`: the turns that the caller is to run now."""
 
     id: EntryId
     entry: Stored | None
     known: bool
     same: bool
-    leased: bool
+    leased: tuple[str, ...] = ()
     late: bool = False
     """Said before, and found to be too late."""
 
@@ -132,11 +130,11 @@ if log and (run ~= ARGV[1] or (begun and redis.call('EXISTS', stream(log)) == 0)
     redis.call('DEL', stream(ARGV[2]) .. ':refs')
     begun = false
   end
-  redis.call('XADD', KEYS[2], 'MAXLEN', 256, '*', 'f', KEYS[1])
 end
 if not log then
   log = ARGV[2]
   redis.call('HSET', KEYS[1], 'log', log, 'run', ARGV[1], 'was', was or '')
+  redis.call('XADD', KEYS[2], 'MAXLEN', 256, '*', 'f', KEYS[1])
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 if begun then
@@ -147,14 +145,14 @@ return {log, last, was or ''}
 """
 
 # KEYS owner, stream, refs, open turns, wake; ARGV run_id, name, ref, digest, body, ttl ms, agent of the turn it opens,
-# turn it feeds, lease ms, by, wake -> what, id (and digest), prev, leased
+# lease ms, by, turn given away, then the turns it concerns -> what, id (and digest), prev, then those whose lease it got
 _SAY = """
 local known = ARGV[3] ~= '' and redis.call('HGET', KEYS[3], ARGV[3])
 local log, run, begun = unpack(redis.call('HMGET', KEYS[1], 'log', 'run', 'begun'))
-if log ~= ARGV[2] or run ~= ARGV[1] or (begun and redis.call('EXISTS', KEYS[2]) == 0) then return {'gone', '', '', 0} end
-if known then return {'known', known, '', 0} end
-local given = KEYS[2] .. ':lease:' .. ARGV[11]
-if ARGV[11] ~= '' and redis.call('GET', given) ~= ARGV[10] then return {'lost', '', '', 0} end
+if log ~= ARGV[2] or run ~= ARGV[1] or (begun and redis.call('EXISTS', KEYS[2]) == 0) then return {'gone', '', ''} end
+if known then return {'known', known, ''} end
+local given = KEYS[2] .. ':lease:' .. ARGV[10]
+if ARGV[10] ~= '' and redis.call('GET', given) ~= ARGV[9] then return {'lost', '', ''} end
 local last = '0-0'
 if begun then
   local info = redis.call('XINFO', 'STREAM', KEYS[2])
@@ -166,32 +164,34 @@ local epoch = tonumber(string.match(last, '^(%d+)-')) + 1
 local id = string.format('%.0f', epoch) .. '-0'
 redis.call('XADD', KEYS[2], id, 'f', ARGV[5], 'prev', last)
 if ARGV[3] ~= '' then redis.call('HSET', KEYS[3], ARGV[3], id .. ' ' .. ARGV[4]) end
-local turn, leased = ARGV[8], 0
-if ARGV[7] ~= '' then turn = id .. '/' .. ARGV[7] end
-if turn ~= '' then
+local answer = {'new', id, last}
+local turns = {unpack(ARGV, 11)}
+if ARGV[7] ~= '' then turns[#turns + 1] = id .. '/' .. ARGV[7] end
+for _, turn in ipairs(turns) do
   redis.call('SADD', KEYS[4], KEYS[1] .. ' ' .. turn)
-  if redis.call('SET', KEYS[2] .. ':lease:' .. turn, ARGV[10], 'NX', 'PX', ARGV[9]) then leased = 1 end
+  if redis.call('SET', KEYS[2] .. ':lease:' .. turn, ARGV[9], 'NX', 'PX', ARGV[8]) then answer[#answer + 1] = turn end
 end
-if ARGV[11] ~= '' then
+if ARGV[10] ~= '' then
   redis.call('DEL', given)
   redis.call('XADD', KEYS[5], 'MAXLEN', 256, '*', 'f', KEYS[1])
 end
 for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[6]) end
-return {'new', id, last, leased}
+return answer
 """
 
-# KEYS open turns, then a stream and a lease each; ARGV by, lease ms, ttl ms: keep what is ours or free, and let its log live on
+# KEYS owner, stream, refs and lease of each; ARGV lease ms, ttl ms, then by of each: keep what is ours, and let its log live on.
+# A lease that is free stays free: it ran out, or its run has just given it back.
 _RENEW = """
 for i = 1, #KEYS, 4 do
-  local by = redis.call('GET', KEYS[i + 3])
-  if not by or by == ARGV[(i - 1) / 4 + 3] then redis.call('SET', KEYS[i + 3], ARGV[(i - 1) / 4 + 3], 'PX', ARGV[1]) end
+  if redis.call('GET', KEYS[i + 3]) == ARGV[(i - 1) / 4 + 3] then redis.call('PEXPIRE', KEYS[i + 3], ARGV[1]) end
   for j = 0, 2 do redis.call('PEXPIRE', KEYS[i + j], ARGV[2]) end
 end
 """
 
-# KEYS stream, lease, open turns; ARGV by, member, epoch heard or '' -> 1 where the turn was let go
+# KEYS stream, lease, open turns; ARGV by, member, epoch heard or '' -> 1 where the turn was let go, -1 where there is no log
 _RELEASE = """
 if ARGV[3] ~= '' then
+  if redis.call('EXISTS', KEYS[1]) == 0 then return -1 end
   local info = redis.call('XINFO', 'STREAM', KEYS[1])
   for i = 1, #info, 2 do
     if info[i] == 'last-generated-id' and string.match(info[i + 1], '^(%d+)-') ~= ARGV[3] then return 0 end
@@ -239,36 +239,36 @@ class Transcript:
 
     # ---- words and packets ----
 
-    async def say(self, log: Log, word: AnyWord, *, agent: str = "", feeds: str = "", by: str = "") -> Spoken:
+    async def say(self, log: Log, word: AnyWord, *, agent: str = "", wakes: Sequence[str] = (), by: str = "") -> Spoken:
         """Add a word whose `from_` and `ref` are filled in; raises Gone.
 
-        `agent`: it opens a turn of this agent; `feeds`: it makes this turn runnable. Either way the turn is listed as open, and its lease
-        goes to `by` where it is free.
+        `agent`: it opens a turn of this agent; `wakes`: these turns have something to do now, if only to end. All of them are listed as
+        open, and a lease that is free goes to `by`.
         """
-        return await self._add(log, word, agent, feeds, by, "")
+        return await self._add(log, word, agent, wakes, by, "")
 
     async def give(self, log: Log, word: AnyWord, turn: str, by: str) -> None:
         """Add a `takeover` by nobody, free the lease and wake the other instances: all or, where the lease is not `by`'s, nothing."""
-        await self._add(log, word, "", "", by, turn)
+        await self._add(log, word, "", (), by, turn)
 
-    async def _add(self, log: Log, word: AnyWord, agent: str, feeds: str, by: str, gives: str) -> Spoken:
+    async def _add(self, log: Log, word: AnyWord, agent: str, wakes: Sequence[str], by: str, gives: str) -> Spoken:
         body = stored(word)
         digest = _digest(body)
         answer = await self._say(
             keys=[log.owner, log.stream, log.refs, self.open_key(log.shard), self.wake_key(log.shard)],
-            args=[self.store.run_id, log.name, f"{word.from_}\0{word.ref}", digest, body, self._ttl, agent, feeds, self._lease, by, gives],
+            args=[self.store.run_id, log.name, f"{word.from_}\0{word.ref}", digest, body, self._ttl, agent, self._lease, by, gives, *wakes],
         )
         match answer:
             case [b"gone", *_]:
                 raise Gone(log.session)
             case [b"lost", *_]:
-                return Spoken(START, None, True, True, False)
+                return Spoken(START, None, True, True)
             case [b"known", known, *_]:
                 id, seen, *late = known.split()
-                return Spoken(EntryId.parse(id), None, True, seen.decode() == digest, False, bool(late))
-            case [_, id, prev, leased]:
+                return Spoken(EntryId.parse(id), None, True, seen.decode() == digest, late=bool(late))
+            case [_, id, prev, *leased]:
                 entry = Stored(EntryId.parse(id), body, EntryId.parse(prev))
-                return Spoken(entry.id, entry, False, True, bool(leased))
+                return Spoken(entry.id, entry, False, True, tuple(turn.decode() for turn in leased))
         raise AssertionError(answer)
 
     async def settle(self, log: Log, word: AnyWord, spoken: Spoken) -> None:
@@ -351,10 +351,16 @@ class Transcript:
         await self._renew(keys=keys, args=[self._lease, self._ttl, *(by for _, _, by in held)])
 
     async def release(self, log: Log, turn: str, by: str, *, heard: int | None = None, open: bool = False) -> bool:
-        """Give a lease back; the turn is listed as open no more, unless `open`. With `heard`: only if no later word has been said."""
+        """Give a lease back; the turn is listed as open no more, unless `open`.
+
+        With `heard`: only if no later word has been said; raises Gone.
+        """
         member = "" if open else f"{log.owner} {turn}"
         keys = [log.stream, log.lease(turn), self.open_key(log.shard)]
-        return bool(await self._release(keys=keys, args=[by, member, "" if heard is None else heard]))
+        done = await self._release(keys=keys, args=[by, member, "" if heard is None else heard])
+        if done < 0:
+            raise Gone(log.session)
+        return bool(done)
 
     # ---- single-use tickets ----
 

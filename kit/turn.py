@@ -18,6 +18,7 @@ import random
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -79,8 +80,10 @@ class Run:
         self._leaving = False
 
     async def run(self, *, first: bool) -> None:
-        """Run the turn until it ends, waits for a person, or is another's. `first`: the prompt's own script gave the lease."""
-        self.feed.turns[self.turn] = self
+        """Run the turn until it ends, waits for a person, or is another's. `first`: the prompt's own script gave the lease.
+
+        Raises Gone where its log was replaced.
+        """
         try:
             self._known = await self._patiently(self.feed.projection)
             await self._patiently(self.feed.catch_up)
@@ -90,10 +93,6 @@ class Run:
                     await self._end(end)
         except Yielded:
             await self._patiently(lambda: self._release(open=True))
-        except Gone:
-            log.info("turn %s: its log was replaced; where the new one holds it, it goes on there", self.turn)
-        finally:
-            self.feed.turns.pop(self.turn, None)
 
     def hear(self) -> None:
         """Something was said that may matter: look at it."""
@@ -170,7 +169,7 @@ class Run:
         except (Yielded, Gone):
             raise
         except Exception as error:  # an agent is anybody's code: whatever it raises ends its turn and nothing else
-            log.error("turn %s failed", self.turn, exc_info=True)
+            log.exception("turn %s failed", self.turn)
             return End(reason="failed", text=f"The agent failed ({type(error).__name__}); the server's log says where.")
 
     async def _round(self) -> bool | None:
@@ -182,12 +181,12 @@ class Run:
         try:
             await self._commit_while(speaker)
         except BaseException as error:
-            await self._silence(speaker, "stop" if isinstance(error, Ended) else HAND_OVER)
+            # An agent without patience left has failed: nobody goes on, so what runs at the provider ends as in a stop.
+            await self._silence(speaker, "stop" if isinstance(error, Ended | AgentError) else HAND_OVER)
             raise
         speaker.result()
         while (turn := self._check()).fed <= head and self._known.waits(turn):
-            heard = self.feed.epoch
-            if await self._patiently(lambda: self._release(open=False, heard=heard)):
+            if await self._patiently(partial(self._release, open=False, heard=self.feed.epoch)):
                 return None
             await self._patiently(self.feed.catch_up)
         return turn.fed > head
@@ -234,9 +233,7 @@ class Run:
     def _take(self) -> list[AnyPacket]:
         said, self._said = self._said, []
         self._room.set()
-        packets = numbered(joined(said) if self.join else ((piece, 1) for piece in said), self._agent_name, self.turn, self._next)
-        self._next += len(said)
-        return packets
+        return numbered(joined(said) if self.join else ((piece, 1) for piece in said), self._agent_name, self.turn, self._next)
 
     @property
     def _agent_name(self) -> str:
@@ -252,17 +249,15 @@ class Run:
         """One try; gives back what has to go again."""
         try:
             await self.feed.append([(stored(p), p.at) for p in packets])
+            self._next = packets[-1].n + packets[-1].k
             return []
         except Unheard:
             await self._patiently(self.feed.catch_up)
             return packets
         except StoreError as error:
             log.warning("turn %s: no answer to an append: %s", self.turn, error)
-            after = self._next
             await self._patiently(self._take_over)
-            packets = [p for p in packets if p.n >= self._next]
-            self._next = after
-            return packets
+            return [p for p in packets if p.n >= self._next]
 
     async def _end(self, end: End) -> None:
         """Say the rest (unless a word ended the turn), then `end`, once, and let the turn go."""
