@@ -5,7 +5,7 @@ import { Shelf } from "./shelf.js";
 import { compare } from "./wire.js";
 
 /** @typedef {import("./wire.js").Frame} Frame */
-/** @typedef {(given: any, root: HTMLElement) => any} Run takes the action's arguments and the panel's element; what it returns is the result */
+/** What an action runs: takes its arguments and the panel's element, returns its result. @typedef {(given: any, root: HTMLElement) => any} Run */
 
 export class Actions {
   /** The functions by name: only these can be run. @type {Map<string, Run>} */ known = new Map([["set_theme", setTheme]]);
@@ -15,7 +15,10 @@ export class Actions {
   #root;
   #shelf;
 
-  /** @param {import("./session.js").Session} session @param {import("./turns.js").Turns} turns @param {HTMLElement} root @param {string} name */
+  /**
+   * @param {import("./session.js").Session} session @param {import("./turns.js").Turns} turns
+   * @param {HTMLElement} root @param {string} name of the session
+   */
   constructor(session, turns, root, name) {
     this.#session = session;
     this.#turns = turns;

@@ -12,11 +12,12 @@ import { randomRef } from "./wire.js";
 /** @typedef {import("./wire.js").Frame} Frame */
 /** @typedef {import("./wire.js").Receipt} Receipt */
 
-const ENDED = /** @type {Record<string, string>} */ ({ done: "is done", stopped: "was stopped", replaced: "begins anew", failed: "failed" });
+/** @type {Record<string, string>} */
+const ENDED = { done: "is done", stopped: "was stopped", replaced: "begins anew", failed: "failed" };
 /** ms after the last key until nobody is typing any more. */
 const PAUSE = 3_000;
 
-/** Draw a session into `host`. @param {HTMLElement} host @param {import("./session.js").Options} options @returns {() => void} its clean-up */
+/** Draw a session into `host`; returns its clean-up. @param {HTMLElement} host @param {import("./session.js").Options} options */
 export function mount(host, options) {
   const panel = new Panel(host, connect(options), options.session);
   return () => panel.close();
@@ -149,7 +150,10 @@ function button(label, type, title) {
   return element("button", { type, title, class: `kit-do-${label.toLowerCase()}` }, label);
 }
 
-/** A ticket comes over the comm, as a message: a trait would be saved with the notebook. @param {import("./transports.js").Model} model @returns {Promise<string>} */
+/**
+ * A ticket comes over the comm, as a message: a trait would be saved with the notebook.
+ * @param {import("./transports.js").Model} model @returns {Promise<string>}
+ */
 function askTicket(model) {
   const id = randomRef();
   return new Promise((done) => {

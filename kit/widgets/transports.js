@@ -13,7 +13,8 @@ import { randomRef } from "./wire.js";
  */
 /**
  * What the kernel's side of a widget offers (anywidget's model).
- * @typedef {{send(message: any): void, on(event: string, heard: Function): void, off(event: string, heard: Function): void, get(name: string): any}} Model
+ * @typedef {{send(message: any): void, on(event: string, heard: Function): void, off(event: string, heard: Function): void,
+ *   get(name: string): any}} Model
  */
 
 /** The instance's own address. @param {string} url `ws://127.0.0.1:8123/s/demo` @param {typeof WebSocket} Socket @returns {Way} */
@@ -21,7 +22,7 @@ export function direct(url, Socket = WebSocket) {
   return { name: "direct", open: (query, protocols) => new Socket(url + query, protocols) };
 }
 
-/** Through jupyter-server-proxy, for a Lab on another machine. @param {string} url the instance's own @param {string} base the Lab's `baseUrl` @returns {Way} */
+/** Through jupyter-server-proxy, for a Lab on another machine. @param {string} url @param {string} base the Lab's `baseUrl` @returns {Way} */
 export function viaProxy(url, base) {
   const { port, pathname } = new URL(url);
   const lab = new URL(`${base.replace(/\/$/, "")}/proxy/${port}${pathname}`, location.href);

@@ -21,8 +21,10 @@ const KINDS = {
   claim: ["\u25b7", "claim"], takeover: ["\u21c4", "takeover"], thought: ["\u2234", "thought"], action: ["\u0192", "action"],
   content: ["\u25cf", "content"], ask: ["?", "ask"], result: ["=", "result"], document: ["\u25a4", "document"], end: ["\u2713", "end"],
 };
-const ENDS = /** @type {Record<string, string>} */ ({ done: "\u2713", stopped: "\u25a0", replaced: "\u270e", failed: "\u2715" });
-const PLACES = /** @type {Record<string, string>} */ ({ server: "on the server", client: "in this page", approve: "on the server, once you approve" });
+/** @type {Record<string, string>} */
+const ENDS = { done: "\u2713", stopped: "\u25a0", replaced: "\u270e", failed: "\u2715" };
+/** @type {Record<string, string>} */
+const PLACES = { server: "on the server", client: "in this page", approve: "on the server, once you approve" };
 
 export class View {
   /** @type {Frame[]} */ #queue = [];
@@ -32,7 +34,7 @@ export class View {
   #log;
   #answer;
 
-  /** @param {HTMLElement} log where entries go @param {(call: string, text: string) => void} answer what to do with an answer or approval */
+  /** @param {HTMLElement} log where entries go @param {(call: string, text: string) => void} answer what an answer or approval does */
   constructor(log, answer) {
     this.#log = log;
     this.#answer = answer;
@@ -118,7 +120,8 @@ export class View {
       event.preventDefault();
       if (input.value.trim()) this.#answer(frame.call, input.value);
     });
-    const choices = frame.choices?.length ? [this.#choices(frame.call, frame.choices.map((/** @type {string} */ text) => [text, text]))] : [];
+    const pairs = (frame.choices ?? []).map((/** @type {string} */ text) => [text, text]);
+    const choices = pairs.length ? [this.#choices(frame.call, pairs)] : [];
     this.#calls.set(frame.call, this.#item(frame, element("p", { class: "kit-text" }, inert(frame.text)), ...choices, form));
   }
 

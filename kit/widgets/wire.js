@@ -3,7 +3,7 @@
 
 /**
  * One frame. The fields of each type stand in the table of the protocol (`kit.packets.frames()`).
- * @typedef {{type: string, id: string, prev?: string, from?: string, ref?: string, turn?: string, n?: number, k?: number, [field: string]: any}} Frame
+ * @typedef {{type: string, id: string, prev?: string, from?: string, turn?: string, n?: number, [field: string]: any}} Frame
  */
 /**
  * What became of a word.
@@ -28,7 +28,7 @@ export function compare(a, b) {
   return ae - be || an - bn;
 }
 
-/** Is the entry the successor of the cursor? `e-n` follows `e-(n-1)`, and `e-0` follows its `prev`. @param {Frame} entry @param {string} cursor */
+/** Does the entry come next? `e-n` follows `e-(n-1)`, and `e-0` follows its `prev`. @param {Frame} entry @param {string} cursor */
 export function follows(entry, cursor) {
   const [epoch, n] = parse(entry.id);
   return cursor === (n === 0 ? entry.prev : `${epoch}-${n - 1}`);

@@ -337,6 +337,25 @@ async def test_ways_are_tried_in_order_and_the_kernel_last(blank: Page) -> None:
     ]
 
 
+async def test_a_way_that_worked_once_is_given_up(blank: Page) -> None:
+    """It comes first on the next page; when it fails with a new ticket, the others have their turn."""
+    assert await run(
+        blank,
+        """
+        const way = (name, works) => ({ name, open: (query, protocols) => {
+          const socket = new (world.options().WebSocket)(`ws://${name}`, protocols);
+          queueMicrotask(() => (works ? socket.hello() : socket.end()));
+          return socket;
+        } });
+        world.storage.setItem("kit:demo:ticket", "old");
+        world.storage.setItem("kit:demo:way", "proxy");
+        connect(world.options({ ways: [way("direct", true), way("proxy", false)], getTicket: () => "new" }));
+        await world.pass(5_000);
+        return [world.sockets.map((socket) => new URL(socket.url).host), world.storage.getItem("kit:demo:way")];
+        """,
+    ) == [["proxy", "proxy", "direct"], "direct"]
+
+
 # ---- words ----
 
 
