@@ -93,9 +93,11 @@ async def test_what_an_agent_says_is_text(server: FakeServer, session: str, open
     page = await open_panel()
     evil = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script><a href="javascript:window.pwned=1">x</a>'
     await asks(server, session, evil)
+    await server.say(session, Content(f"{evil}\x1b[31mred\x1b"))
+    await until(page, SHOWS, "red")  # drawn, with the beginning of an escape held back
     await server.say(
         session,
-        Content(f"{evil}\x1b[31mred\x1b"), Content("[0m plain \x1b]8;;http://evil\x1b\\link\x1b]8;;\x07 \u202etxt.exe\u202c \x07"),
+        Content("[0m plain \x1b]8;;http://evil\x1b\\link\x1b]8;;\x07 \u202etxt.exe\u202c \x07"),
         Action(call="c", name=evil, arguments={evil: evil}, on="approve"), Ask(call="d", text=evil, choices=[evil]),
         ToolResult(call="c", error=evil), End(reason="failed", text=evil),
     )  # fmt: skip
@@ -324,9 +326,10 @@ async def test_unmounting_leaves_nothing(server: FakeServer, session: str, open_
 # ---- speed and looks ----
 
 
-@pytest.mark.parametrize("width", [900, 375])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("lab", [None, "light", "dark"])
+@pytest.mark.parametrize(
+    ("lab", "scheme", "width"),
+    [(None, "light", 900), (None, "dark", 900), (None, "dark", 375), ("light", "dark", 900), ("dark", "light", 375)],
+)
 async def test_it_can_be_read(
     server: FakeServer, session: str, open_panel: OpenPage, tmp_path: Path, lab: str | None, scheme: Scheme, width: int
 ) -> None:
