@@ -59,6 +59,7 @@ class Instance:
     async def running(self) -> AsyncIterator[Instance]:
         """Listen, renew and look for orphans while the block runs; at its end the turns are handed over."""
         await self.transcript.agree()
+        fault: Exception | None = None
         async with asyncio.TaskGroup() as self._tasks:
             shards = range(self.transcript.shards)
             service = [self._tasks.create_task(self._renew())]
@@ -66,8 +67,12 @@ class Instance:
             try:
                 yield self
                 await self.hand_over()
+            except Exception as error:  # noqa: BLE001  # the block's own: raised below as it is, not in a group as if a task here had failed
+                fault = error
             finally:
                 await end((*service, *self._runs.values()))
+        if fault:
+            raise fault
 
     # ---- sessions ----
 

@@ -193,7 +193,7 @@ class Projection:
             opened = EntryId.parse(turn.partition("/")[0])
         except ValueError:
             return f"`turn` is <prompt id>/<agent>, such as 3-0/agent; not {turn!r:.60}"
-        if turn in self.turns or opened < self.first:  # what is trimmed away has ended: too late, not unknown
+        if turn in self.turns or (START < opened < self.first and opened.is_word):  # what is trimmed away has ended: too late, not unknown
             return None
         return f"there is no turn {turn!r:.60} in this session: name one that was opened here"
 

@@ -215,6 +215,7 @@ async def serve(
                 compression=None,  # half the CPU, a third of the memory, and no oracle (CRIME) across secrets in one stream
                 max_size=MAX_FRAME,
                 ping_timeout=60,  # a slow reader answers a ping only when it has read all before it
+                close_timeout=1.0,  # for a client that does not answer: neither a flood nor a drain waits for it longer
                 server_header=None,
                 logger=_quiet,
             ) as server._websockets:
