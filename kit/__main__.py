@@ -13,10 +13,13 @@ import secrets
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kit.history import Agent
-from kit.transcript import SESSION
+if TYPE_CHECKING:  # each command imports what it needs: `doctor` runs where packages are missing
+    from kit.history import Agent
+    from kit.server import Server
 
 
 class Unusable(Exception):
@@ -25,8 +28,15 @@ class Unusable(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; gives the exit status."""
-    options = _parser().parse_args(arguments)
-    logging.basicConfig(stream=sys.stderr, level=options.log.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    parser = _parser()
+    options, more = parser.parse_known_args(arguments)
+    options.more = more
+    if more and options.run is not _lab:
+        parser.error(f"unknown: {' '.join(more)}")
+    level = (options.log or options.default_log).upper()
+    stderr = logging.StreamHandler()
+    stderr.setLevel(level)  # also for what has a level of its own
+    logging.basicConfig(handlers=[stderr], level=level, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     try:
         return int(asyncio.run(options.run(options)) or 0)
     except KeyboardInterrupt:
@@ -38,18 +48,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m kit", description="Real-time agents over WebSockets: learn them, prototype them.")
-    parser.add_argument("--log", default="info", choices=["debug", "info", "warning", "error"], help="how much is logged to stderr")
+    parser.add_argument("--log", choices=["debug", "info", "warning", "error"], help="how much is logged to stderr")
+    parser.set_defaults(default_log="warning")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    lab = commands.add_parser("lab", help="open JupyterLab on your own copies of the notebooks; what else is given goes to JupyterLab")
+    lab.add_argument("--dir", type=Path, help="where the copies are; without it, work/ beside the notebooks")
+    lab.add_argument("--port", type=int, help="JupyterLab's; without it, the first free one from 8888 on")
+    lab.add_argument("--no-browser", action="store_true", help="only print the address")
+    lab.set_defaults(run=_lab)
 
     serving = commands.add_parser("serve", help="serve an agent; prints one line of JSON with the address and a token")
     _serving_options(serving)
-    serving.set_defaults(run=_serve)
+    serving.set_defaults(run=_serve, default_log="info")
+
+    chatting = commands.add_parser("chat", help="talk to an agent in this terminal")
+    chatting.add_argument("url", nargs="?", metavar="URL", help="the instance, ws://host:port; without it, one of its own, as with serve")
+    chatting.add_argument("--token", help="what lets you in at URL; better in KIT_TOKEN, where no list of processes shows it")
+    chatting.add_argument("--session", default="chat", help="1 to 64 characters of A-Z a-z 0-9 _ -")
+    chatting.add_argument("--json", action="store_true", help="print entries, gaps and receipts as they come, a line of JSON each")
+    chatting.add_argument("--state", type=Path, metavar="FILE", help="keeps what you have seen; without it, in the platform's state folder")
+    _serving_options(chatting)
+    chatting.set_defaults(run=_chat)
 
     token = commands.add_parser("token", help="print a token, signed with KIT_SECRET")
     token.add_argument("--session", default="*", help="the session it is good for; all of them without it")
     token.add_argument("--name", default="you", help="whose token it is")
     token.add_argument("--ttl", type=_duration, default=3600.0, metavar="TIME", help="how long it is good for, such as 90s, 15m, 1h, 2d")
     token.set_defaults(run=_token)
+
+    doctor = commands.add_parser("doctor", help="check what the kit needs: one line each, with the remedy")
+    doctor.add_argument("--store", metavar="URL", help="also check the store that you are going to use")
+    doctor.set_defaults(run=_doctor)
 
     return parser
 
@@ -63,20 +93,31 @@ def _serving_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lease", type=float, default=2.0, metavar="SECONDS", help="how long a turn waits for an instance that died")
     parser.add_argument("--max-duration", type=float, metavar="SECONDS", help="close each connection after this time, as platforms do")
     parser.add_argument("--shards", type=int, default=1, help="slots that the sessions are spread over; the same for all instances")
-    parser.add_argument("--origin", action="append", default=[], metavar="URL", help="a page that may connect, such as http://127.0.0.1:8888")
+    parser.add_argument(
+        "--origin", action="append", default=[], metavar="URL", help="a page that may connect, such as http://127.0.0.1:8888"
+    )
 
 
 async def _serve(options: argparse.Namespace) -> None:
-    from kit.server import serve  # here: `token` needs no server
-    from kit.store import StoreError, StoreTooOld
-
     done = asyncio.Event()
     for stop in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(stop, done.set)
-    try:
-        async with (
-            _agents(options) as agents,
-            serve(
+    async with _instance(options) as server:
+        print(json.dumps({"url": server.url, "token": server.token("you", ttl=30 * 24 * 3600.0)}), flush=True)
+        await done.wait()
+        logging.getLogger("kit").info("draining: turns are handed over, sockets closed")
+
+
+@asynccontextmanager
+async def _instance(options: argparse.Namespace) -> AsyncIterator[Server]:
+    """The instance that the options describe; raises Unusable where it can't start."""
+    from kit.server import serve  # here: `token` needs no server
+    from kit.store import StoreError, StoreTooOld
+
+    async with AsyncExitStack() as stack:
+        try:
+            agents = await stack.enter_async_context(_agents(options))
+            serving = serve(
                 agents,
                 store=options.store,
                 host=options.host,
@@ -86,17 +127,15 @@ async def _serve(options: argparse.Namespace) -> None:
                 lease=options.lease,
                 shards=options.shards,
                 max_duration=options.max_duration,
-            ) as server,
-        ):
-            print(json.dumps({"url": server.url, "token": server.token("you", ttl=30 * 24 * 3600.0)}), flush=True)
-            await done.wait()
-            logging.getLogger("kit").info("draining: turns are handed over, sockets closed")
-    except StoreTooOld as error:
-        raise Unusable(str(error)) from None
-    except StoreError as error:
-        raise Unusable(f"no store or no port: {error}. Is --store {options.store} running, is port {options.port} free?") from None
-    except ValueError as error:
-        raise Unusable(str(error)) from None
+            )
+            server = await stack.enter_async_context(serving)
+        except StoreTooOld as error:
+            raise Unusable(str(error)) from None
+        except StoreError as error:
+            raise Unusable(f"no store or no port: {error}. Is --store {options.store} running, is port {options.port} free?") from None
+        except ValueError as error:
+            raise Unusable(str(error)) from None
+        yield server
 
 
 @asynccontextmanager
@@ -114,7 +153,7 @@ async def _agents(options: argparse.Namespace) -> AsyncIterator[Agent | Mapping[
 
 def _imported(name: str) -> Agent | Mapping[str, Agent]:
     module, _, attribute = name.partition(":")
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, str(Path.cwd()))
     try:
         agent: Agent | Mapping[str, Agent] = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
@@ -124,14 +163,60 @@ def _imported(name: str) -> Agent | Mapping[str, Agent]:
     return agent
 
 
+async def _chat(options: argparse.Namespace) -> int:
+    from kit.chat import chat
+    from kit.chat.place import state_folder
+
+    _check_session(options.session)
+    state = options.state or state_folder() / "chat.json"
+    if options.url is None:
+        async with _instance(options) as server:
+            kept = state if options.store else None  # a log in this process's own memory ends with it
+            return await chat(
+                server.url, server.token("you", ttl=30 * 24 * 3600.0), session=options.session, frames=options.json, state=kept
+            )
+    token = (options.token or os.environ.get("KIT_TOKEN", "")).strip()
+    if not re.fullmatch(r"wss?://[^/\s?#]+/?", options.url):
+        raise Unusable(f"{options.url!r} is no address of an instance: it looks like ws://127.0.0.1:8123")
+    return await chat(options.url, token, session=options.session, frames=options.json, state=state)
+
+
+async def _doctor(options: argparse.Namespace) -> int:
+    from kit.doctor import report
+
+    return await report(options.store)
+
+
+async def _lab(options: argparse.Namespace) -> int:
+    from kit.doctor import check_all
+    from kit.work import NoNotebooks, open_lab
+
+    failed = [check for check in await check_all() if not check.ok]
+    for check in failed:
+        print(check, file=sys.stderr)
+    if any(check.fatal for check in failed):
+        return 1
+    try:
+        return open_lab(options.dir, port=options.port, browser=not options.no_browser, more=options.more)
+    except NoNotebooks as missing:
+        raise Unusable(str(missing)) from None
+
+
+def _check_session(name: str) -> None:
+    from kit.transcript import SESSION
+
+    if not SESSION.fullmatch(name):
+        raise Unusable("--session is 1 to 64 characters of A-Z a-z 0-9 _ -")
+
+
 async def _token(options: argparse.Namespace) -> None:
     from kit.auth import Door
 
     secret = os.environ.get("KIT_SECRET", "")
     if not secret:
         raise Unusable(f"set KIT_SECRET to what the instances use, e.g. KIT_SECRET={secrets.token_urlsafe(32)}")
-    if options.session != "*" and not SESSION.fullmatch(options.session):
-        raise Unusable("--session is 1 to 64 characters of A-Z a-z 0-9 _ -")
+    if options.session != "*":
+        _check_session(options.session)
     try:
         print(Door(secret, None).issue(options.name, options.session, options.ttl))
     except ValueError as error:

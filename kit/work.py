@@ -1,0 +1,119 @@
+"""Work: the learner's own copies of the notebooks, and JupyterLab on them.
+
+What a learner has changed is never written over. A copy that nobody touched follows its original; of one that was changed it is said
+when its original has changed too. `.originals.json` beside the copies holds the digest of each original as it was copied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+FIRST = "00_start_here.ipynb"
+_COPIED = ("*.ipynb", "images/**/*", "solutions/**/*")
+
+
+class NoNotebooks(Exception):
+    """The notebooks are not where the kit is."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"there are no notebooks at {folder}: they come with the repository, so clone it and run `make lab` there")
+
+
+class Copied(NamedTuple):
+    """By path in the folder: what is new there, what followed its original, and what was kept though its original has changed."""
+
+    new: list[str]
+    updated: list[str]
+    kept: list[str]
+
+
+def copy_notebooks(notebooks: Path, work: Path) -> Copied:
+    """Bring `work` up to date without losing anything of the learner's. Raises NoNotebooks."""
+    if not (notebooks / FIRST).is_file():
+        raise NoNotebooks(notebooks)
+    known, copied = _originals(work), Copied([], [], [])
+    for name in _names(notebooks):
+        original, copy = notebooks / name, work / name
+        now, then = _digest(original), known.get(name)
+        if not copy.exists():
+            copied.new.append(name)
+        elif _digest(copy) == now:
+            known[name] = now
+            continue
+        elif _digest(copy) == then:
+            copied.updated.append(name)
+        else:
+            if then != now:
+                copied.kept.append(name)
+            continue
+        _replace(copy, original.read_bytes())
+        known[name] = now
+    _replace(work / ".originals.json", json.dumps(known, indent=1).encode())
+    return copied
+
+
+def _names(notebooks: Path) -> Iterator[str]:
+    for pattern in _COPIED:
+        files = (path.relative_to(notebooks) for path in sorted(notebooks.glob(pattern)) if path.is_file())
+        yield from (file.as_posix() for file in files if not any(part.startswith((".", "__")) for part in file.parts))
+
+
+def _originals(work: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads((work / ".originals.json").read_bytes()))
+    except (OSError, ValueError, TypeError):  # then every difference counts as the learner's own
+        return {}
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Write it whole: half a notebook would pass for the learner's."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_name(f".{file.name}.part")
+    fresh.write_bytes(content)
+    fresh.replace(file)
+
+
+def command(work: Path, *, port: int | None, browser: bool, more: Sequence[str]) -> list[str]:
+    """JupyterLab of this very Python on the first notebook: on loopback only, and behind its token."""
+    options = ["--ServerApp.ip=127.0.0.1", *([] if port is None else [f"--ServerApp.port={port}"]), *([] if browser else ["--no-browser"])]
+    return [sys.executable, "-m", "jupyterlab", str(work / FIRST), *options, *more]
+
+
+def run(arguments: list[str]) -> int:
+    """Become this program. Windows has no exec that keeps the console: there it is run and waited for."""
+    if os.name != "nt":
+        sys.stdout.flush()
+        os.execv(arguments[0], arguments)  # noqa: S606  # our own command line, and no shell that could misread it
+    return subprocess.call(arguments)  # noqa: S603  # the same
+
+
+def open_lab(
+    folder: Path | None,
+    *,
+    port: int | None = None,
+    browser: bool = True,
+    more: Sequence[str] = (),
+    notebooks: Path = NOTEBOOKS,
+    become: Callable[[list[str]], int] = run,
+) -> int:
+    """Copy the notebooks to `folder` (None: `work/` beside them), say what was done, and open them. Raises NoNotebooks."""
+    work = (folder or notebooks.parent / "work").absolute()
+    copied = copy_notebooks(notebooks, work)
+    for count, what in ((len(copied.new), "new"), (len(copied.updated), "brought up to date, as you had not changed them")):
+        if count:
+            print(f"{work}: {count} {what}")
+    if copied.kept:
+        print(f"Your changes are kept; there are newer originals of {', '.join(copied.kept)}: rename yours to get them beside it.")
+    return become(command(work, port=port, browser=browser, more=more))
