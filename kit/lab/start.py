@@ -53,6 +53,10 @@ class Lab:
             raise ValueError(f"a session's name has 1 to 64 characters of A-Z a-z 0-9 _ -; not {name!r}")
         return SessionView(name, self.server.instance)
 
+    def add(self, **agents: Agent) -> None:
+        """Let more agents answer here: `add(parrot=my_agent)`, then `session.prompt(..., to="parrot")`."""
+        self.server.instance.agents.update(agents)
+
     def issue_ticket(self, session: str, origin: str, deliver: Callable[[str], None]) -> None:
         """A page of this Jupyter asks, over the widget's comm, for a ticket: let its Origin in, and deliver one later.
 
@@ -129,6 +133,7 @@ def start(agents: Agent | Mapping[str, Agent] | None = None, *, store: str | Non
     if _current is not None:
         if _current.options == wanted or (agents is None and store is None and not options and pace == 50.0):
             return _current
+        options.setdefault("port", _current.server.port)  # the panels that are open find their way back
         _current.close()
     lab = Lab(wanted)
     try:

@@ -35,6 +35,9 @@ from kit.packets import (
 )
 
 
+_LEFT = "style='text-align: left; vertical-align: top'"  # Jupyter's tables are made for numbers
+
+
 class Line(NamedTuple):
     """One thing said. `last` is another id where neighbouring pieces of text are shown as one."""
 
@@ -102,9 +105,10 @@ class Transcript(tuple[Entry, ...]):
         return "\n".join(f"{r.ids:<{width[0]}}  {r.who:<{width[1]}}  {r.what:<{width[2]}}  {r.text}" for r in rows) or "(nothing said yet)"
 
     def _repr_html_(self) -> str:
-        head = "<tr><th scope='col'>id</th><th scope='col'>who</th><th scope='col'>what</th><th scope='col'>text</th></tr>"
-        cells = (f"<td><code>{r.ids}</code></td><td>{escape(r.who)}</td><td>{r.what}</td><td>{escape(r.text)}</td>" for r in lines(self))
-        return f"<table><thead>{head}</thead><tbody>{''.join(f'<tr>{row}</tr>' for row in cells)}</tbody></table>"
+        names = ("id", "who", "what", "text")
+        head = "".join(f"<th scope='col' {_LEFT}>{name}</th>" for name in names)
+        rows = ("".join(f"<td {_LEFT}>{escape(text)}</td>" for text in (r.ids, r.who, r.what, r.text)) for r in lines(self))
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in rows)}</tbody></table>"
 
 
 class SessionView:

@@ -1,0 +1,157 @@
+"""The first notebook in a real JupyterLab in a real browser: what a learner does, and what can go wrong meanwhile."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import BrowserContext, Locator, Page, expect
+
+from tests.browser.jupyter import Lab, LabPage, jupyterlab
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
+NOTEBOOK = "00_start_here.ipynb"
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def lab(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lab]:
+    async with jupyterlab(tmp_path_factory.mktemp("jupyter")) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def notebook(lab: Lab, context: BrowserContext) -> AsyncIterator[LabPage]:
+    """The notebook, freshly opened and run once; its kernel is ended afterwards."""
+    page = await context.new_page()
+    await page.set_viewport_size({"width": 1280, "height": 1400})
+    opened = await lab.open(page, NOTEBOOK)
+    await opened.run_all()
+    yield opened
+    await page.evaluate("() => window.jupyterapp.shell.currentWidget?.sessionContext.shutdown()")
+    await page.close()
+
+
+def panel(page: Page) -> Locator:
+    return page.locator(".kit")
+
+
+async def ask(page: Page, text: str) -> None:
+    """Type a prompt into the panel, as a person does."""
+    await panel(page).locator("textarea").fill(text)
+    await panel(page).locator("textarea").press("Enter")
+
+
+async def drawn(page: Page) -> list[str]:
+    """The ids in the panel, in order."""
+    found: list[str] = await page.eval_on_selector_all(".kit .kit-item", "(items) => items.map((item) => item.querySelector('.kit-id').textContent)")
+    return found
+
+
+async def said(page: Page, nth_from_end: int = 0) -> str:
+    """The text of the last content item but some."""
+    texts = await page.locator(".kit .kit-content .kit-body").all_inner_texts()
+    return texts[-1 - nth_from_end]
+
+
+async def settled(page: Page) -> None:
+    """Nothing is open any more."""
+    await expect(panel(page).locator(".kit-do-stop")).to_be_disabled(timeout=30_000)
+
+
+async def test_run_all_shows_the_three_kinds(notebook: LabPage) -> None:
+    """Run All, and the panel holds what the cells said: thought, action, content, each by its word."""
+    page = notebook.page
+    for kind in ("prompt", "thought", "action", "content", "end"):
+        await expect(panel(page).locator(f".kit-item.kit-{kind}").first).to_be_visible()
+    await expect(panel(page).locator(".kit-action .kit-outcome").first).to_contain_text("Oslo")
+    assert await notebook.errors() == []
+
+
+async def test_run_all_twice_and_after_a_restart(notebook: LabPage) -> None:
+    """A second Run All, and one after a kernel restart, end with every cell done and none in error."""
+    await notebook.run_all()
+    assert await notebook.errors() == []
+    await notebook.restart()
+    await notebook.run_all()
+    assert await notebook.errors() == []
+    await expect(panel(notebook.page).locator(".kit-state")).to_have_attribute("data-phase", "open", timeout=30_000)
+
+
+async def test_stop_while_a_cell_is_running(notebook: LabPage) -> None:
+    """The kernel is busy with a cell; the panel's Stop ends the answer all the same."""
+    page = notebook.page
+    await ask(page, "count to 500")
+    await expect(panel(page).locator(".kit-content .kit-body").last).to_contain_text("1 2 3")
+    await notebook.begin("import time; time.sleep(6)")
+    await expect(page.locator(".jp-CodeCell .jp-InputPrompt").last).to_have_text("[*]:")
+    await panel(page).locator(".kit-do-stop").click()
+    await expect(panel(page).locator(".kit-end .kit-word").last).to_have_text("end: stopped", timeout=3_000)
+    assert await notebook.last_prompt() == "[*]:"
+    numbers = (await said(page)).split()
+    assert numbers == [str(n) for n in range(1, len(numbers) + 1)]
+    assert len(numbers) < 500
+
+
+async def test_edit_answer_and_arithmetic(notebook: LabPage) -> None:
+    """An open turn is steered; a question of the agent's is answered with a button."""
+    page = notebook.page
+    await ask(page, "count to 400")
+    await expect(panel(page).locator(".kit-content .kit-body").last).to_contain_text("1 2 3")
+    await panel(page).locator(".kit-do-edit").click()
+    await panel(page).locator("textarea").fill("what is 17 * 23")
+    await panel(page).locator("textarea").press("Enter")
+    await settled(page)
+    await expect(panel(page).locator(".kit-end .kit-word", has_text="replaced")).to_be_visible()
+    assert "391" in await said(page)
+    await ask(page, "What is the weather?")
+    await panel(page).locator(".kit-ask").last.get_by_role("button", name="Berlin").click()
+    await settled(page)
+    assert "Berlin" in await said(page)
+
+
+async def test_reload_shows_the_session_again_once(notebook: LabPage) -> None:
+    """F5 in the middle of an answer: the whole session is there again, nothing twice, and the answer goes on to its end."""
+    page = notebook.page
+    await notebook.save()
+    await ask(page, "count to 150")
+    await expect(panel(page).locator(".kit-content .kit-body").last).to_contain_text("1 2 3")
+    before = await drawn(page)
+    await page.reload()
+    await notebook.ready()
+    await expect(panel(page).locator(".kit-item").first).to_be_visible(timeout=30_000)
+    await expect(panel(page).locator(".kit-content .kit-body").last).to_have_text(" ".join(map(str, range(1, 151))), timeout=30_000)
+    await settled(page)
+    after = await drawn(page)
+    assert after[: len(before) - 1] == before[:-1]
+    assert len(set(after)) == len(after)
+
+
+async def test_a_cut_is_told_and_resumed(notebook: LabPage) -> None:
+    """The server drops the socket in the middle of an answer: the panel says where it resumed, and the count has no hole."""
+    page = notebook.page
+    await ask(page, "count to 120")
+    await expect(panel(page).locator(".kit-content .kit-body").last).to_contain_text("1 2 3")
+    await notebook.begin("here.cut()")
+    await expect(panel(page).locator(".kit-state")).to_have_text(re.compile(r"resumed after \d+-\d+"))
+    await settled(page)
+    assert (await said(page)).split() == [str(n) for n in range(1, 121)]
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+async def test_screenshots(theme: str, tmp_path: Path, context: BrowserContext) -> None:
+    """Pictures to be looked at, in both themes; without text that is cut off or a panel that is missing."""
+    async with jupyterlab(tmp_path, theme=theme) as server:
+        page = await context.new_page()
+        await page.set_viewport_size({"width": 1280, "height": 1000})
+        opened = await server.open(page, NOTEBOOK)
+        await opened.run_all()
+        await ask(page, "what is (3 + 4) * 6")
+        await settled(page)
+        await panel(page).scroll_into_view_if_needed()
+        picture = await panel(page).screenshot(path=tmp_path / "panel.png")
+        assert len(picture) > 10_000
+        await page.screenshot(path=tmp_path / "page.png")
+        await page.close()
