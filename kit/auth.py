@@ -109,7 +109,7 @@ class Door:
                 options={"require": [*_CLAIMS], "verify_exp": False, "verify_nbf": False, "verify_iat": False},
             )
             name, expires, begins = claims["sub"], float(claims["exp"]), float(claims["nbf"])
-        except (jwt.PyJWTError, ValueError, TypeError) as error:
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
             raise Refused(HTTPStatus.UNAUTHORIZED, f"the token is not valid here: {error}") from None
         if not begins <= self.clock() < expires:
             raise Refused(HTTPStatus.UNAUTHORIZED, "the token has expired" if self.clock() >= expires else "the token is not valid yet")

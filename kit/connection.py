@@ -231,7 +231,8 @@ class Connection:
     async def _listen(self) -> None:
         try:
             async for frame in self.socket:
-                await self._hear(frame)
+                if self.door.clock() < self.identity.expires:  # else it is being closed, and the client goes on all the same
+                    await self._hear(frame)
         except Flooding:
             await self.socket.close(CloseCode.FLOODING, "too many words: slow down")
 

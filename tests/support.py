@@ -17,7 +17,7 @@ from websockets import ConnectionClosed
 from websockets.asyncio.client import ClientConnection, connect
 
 from kit.history import History
-from kit.packets import AnyPacket, Content, FromServer, decode_sent
+from kit.packets import AnyPacket, Content, FromServer, Hello, decode_sent
 from kit.server import Server
 
 Json = dict[str, Any]
@@ -64,6 +64,11 @@ class Visitor:
         self.seen: list[FromServer] = []
         """Every frame that came, as kit/packets.py reads it: a frame that no client could decode raises here."""
         self._count = itertools.count()
+
+    @property
+    def hello(self) -> Hello:
+        assert isinstance(self.seen[0], Hello)
+        return self.seen[0]
 
     async def send(self, frame: Json | str | bytes, *, text: bool | None = None) -> None:
         """Send JSON, or (a str or bytes) exactly this; `text=True` sends bytes as a text frame, whatever they hold."""
