@@ -42,12 +42,11 @@ def scripted(script: Script, *, pace: float | None = None, sleep: Callable[[floa
 
 
 def _pieces(script: Script, history: History) -> list[AnyPacket]:
-    """The script as the log will hold it: large texts split, and call ids that no earlier turn has used."""
+    """The script as the log will hold it: large texts split, and call ids that no other turn has used."""
     packets = script(history.prompt.text) if callable(script) else script
-    opening = history.prompt.id
-    before = history.entries[: next(i for i, entry in enumerate(history.entries) if entry.id == opening)]
-    taken = {entry.call for entry in before if isinstance(entry, Action | Ask)}
-    return [piece for packet in packets for piece in split(_renamed(packet, taken, opening))]
+    # A turn that waits for a person lets a later one speak before it goes on: so not only those before the prompt count.
+    taken = {entry.call for entry in history if isinstance(entry, Action | Ask) and entry.turn != history.turn}
+    return [piece for packet in packets for piece in split(_renamed(packet, taken, history.prompt.id))]
 
 
 def _renamed(packet: AnyPacket, taken: set[str], opening: str) -> AnyPacket:

@@ -1,0 +1,381 @@
+"""Support: what the tests of P1-P8 share: instances that can be killed and frozen, clients that remember, a store line that loses replies.
+
+Here is also the `Judge`: the protocol once more, written from its page and not from kit/projection.py. It folds a finished log, so that the
+tests can hold the kit's receipts, ordinals and ends against a second opinion.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Literal, TypeVar
+
+from redis.exceptions import ConnectionError as StoreConnectionError
+
+from kit.client import Backoff, Session, connect
+from kit.history import Agent, History
+from kit.packets import (
+    START,
+    Action,
+    Answer,
+    AnyPacket,
+    Ask,
+    Claim,
+    Content,
+    Edit,
+    End,
+    Entry,
+    EntryId,
+    Gap,
+    Packet,
+    Prompt,
+    Receipt,
+    Result,
+    Stop,
+    Takeover,
+    Thought,
+    ToolResult,
+    Word,
+    decode_entry,
+)
+from kit.server import Server, serve
+from kit.store import Store, open_store
+from kit.transcript import Transcript
+
+SECRET = "the secret that the instances of the tests share"
+LEASE = 0.3
+"""Seconds; long enough for two busy cores, short enough to wait for."""
+
+T = TypeVar("T")
+
+
+# ---- agents ----
+
+
+async def endless(history: History) -> AsyncIterator[AnyPacket]:
+    """Counts without end, from where it stopped, as fast as it is let."""
+    i = history.pieces
+    while True:
+        i += 1
+        yield Content(f"{i} ")
+        await asyncio.sleep(0)
+
+
+def counting(n: int, pace: float = 500.0) -> Agent:
+    """Says `1 2 ... n `, a piece a number, `pace` a second; goes on where the history ends."""
+
+    async def agent(history: History) -> AsyncIterator[AnyPacket]:
+        for i in range(history.pieces + 1, n + 1):
+            await asyncio.sleep(1 / pace)
+            yield Content(f"{i} ")
+
+    return agent
+
+
+def count(n: int) -> str:
+    return "".join(f"{i} " for i in range(1, n + 1))
+
+
+# ---- instances ----
+
+
+class Node:
+    """An instance in this process, with a store line of its own: it can be killed (nothing is handed over) and frozen."""
+
+    def __init__(self, server: Server, store: Store, task: asyncio.Task[None], left: asyncio.Event) -> None:
+        self.server, self.store = server, store
+        self._task, self._left = task, left
+        self._running = asyncio.Event()
+        self._running.set()
+        for line in (store.redis, store.commits, store.ears):
+            line.connection_pool.get_connection = self._when_running(line.connection_pool.get_connection)
+
+    def _when_running(self, get: Callable[..., Any]) -> Callable[..., Any]:
+        async def get_connection(*args: Any, **kwargs: Any) -> Any:
+            await self._running.wait()
+            return await get(*args, **kwargs)
+
+        return get_connection
+
+    def freeze(self) -> None:
+        """From now on no command of this instance reaches the store: it cannot renew, and does not know that time passes."""
+        self._running.clear()
+
+    def thaw(self) -> None:
+        """All that it was about to do, it does now."""
+        self._running.set()
+
+    async def kill(self) -> None:
+        """Gone: sockets cut, tasks cancelled, no turn handed over, no lease given back."""
+        self.thaw()
+        await self.server.cut()
+        self._task.cancel()
+        await asyncio.wait({self._task})
+
+    async def leave(self) -> None:
+        """An orderly exit."""
+        self._left.set()
+        await self._task
+
+
+@asynccontextmanager
+async def nodes(store: str, agents: Agent | Mapping[str, Agent], count: int = 2, **options: Any) -> AsyncIterator[list[Node]]:
+    """So many instances over one store; those that are still there at the end are killed."""
+    running: list[Node] = []
+    try:
+        for _ in range(count):
+            running.append(await start(store, agents, **options))
+        yield running
+    finally:
+        for node in running:
+            await node.kill()
+
+
+async def start(store: str, agents: Agent | Mapping[str, Agent], **options: Any) -> Node:
+    """One more instance."""
+    ready: asyncio.Future[tuple[Server, Store]] = asyncio.get_running_loop().create_future()
+    left = asyncio.Event()
+
+    async def run() -> None:
+        async with open_store(store) as own, serve(agents, store=own, secret=SECRET, **{"lease": LEASE, **options}) as server:
+            ready.set_result((server, own))
+            await left.wait()
+
+    task = asyncio.create_task(run())
+    await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
+    if not ready.done():
+        await task  # raises what went wrong
+    return Node(*ready.result(), task, left)
+
+
+class Losses:
+    """A store line on which commits get lost: before they are carried out, after it (the reply), or they are carried out late."""
+
+    def __init__(self, store: Store, rng: random.Random, share: float = 0.3) -> None:
+        self.rng, self.share = rng, share
+        self.count = {"before": 0, "after": 0, "late": 0}
+        self._late: set[asyncio.Task[Any]] = set()
+        self._pipeline = store.commits.pipeline
+        store.commits.pipeline = self._lossy
+
+    def _lossy(self, **options: Any) -> Any:
+        pipe = self._pipeline(**options)
+        execute = pipe.execute
+
+        async def lossy(**options: Any) -> Any:
+            if self.rng.random() >= self.share:
+                return await execute(**options)
+            fate = self.rng.choice(list(self.count))
+            self.count[fate] += 1
+            if fate == "after":
+                await execute(**options)
+            elif fate == "late":
+                self._late.add(asyncio.create_task(self._send_late(execute, options)))
+            raise StoreConnectionError(f"the test lost a reply ({fate})")
+
+        pipe.execute = lossy
+        return pipe
+
+    async def _send_late(self, execute: Callable[..., Any], options: Any) -> None:
+        await asyncio.sleep(self.rng.uniform(0, 0.01))
+        await execute(**options)
+
+    async def settled(self) -> None:
+        """All that was to come late has come."""
+        await asyncio.gather(*self._late)
+
+
+# ---- clients ----
+
+
+class Watcher:
+    """A client and all that it has seen."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.seen: list[Entry | Gap] = []
+        self._news = asyncio.Condition()
+        self._stray: Exception | None = None
+
+    async def read(self) -> None:
+        async for entry in self.session:
+            async with self._news:
+                self.seen.append(entry)
+                self._news.notify_all()
+
+    async def until(self, found: Callable[[Watcher], T]) -> T:
+        """Wait until `found` gives something true, and give it."""
+        async with self._news:
+            while not (what := found(self)):
+                await self._news.wait()
+            return what
+
+    @property
+    def log(self) -> list[Entry]:
+        """What it has seen since the last gap."""
+        gaps = [i for i, entry in enumerate(self.seen) if isinstance(entry, Gap)]
+        return [e for e in self.seen[gaps[-1] + 1 if gaps else 0 :] if not isinstance(e, Gap)]
+
+    @property
+    def gaps(self) -> list[Gap]:
+        return [entry for entry in self.seen if isinstance(entry, Gap)]
+
+    def text(self, turn: str | None = None) -> str:
+        return said(self.log, turn)
+
+    async def ended(self, turn: str) -> End:
+        return await self.until(lambda w: next((e for e in w.log if isinstance(e, End) and e.turn == turn), None))
+
+    async def reached(self, id: EntryId) -> None:
+        """Wait until it has seen the entry with this id."""
+        await self.until(lambda w: any(EntryId.parse(e.id) == id for e in w.log))
+
+    async def pieces(self, turn: str, n: int) -> None:
+        """Wait until so many pieces of a turn have come."""
+        await self.until(lambda w: sum(e.k for e in w.log if isinstance(e, Packet) and e.turn == turn) >= n)
+
+
+@asynccontextmanager
+async def watch(
+    server: Server | str, session: str, name: str = "ann", *, token: str | None = None, **options: Any
+) -> AsyncIterator[Watcher]:
+    """A client that reads all the time; it comes back at once, as the tests are in a hurry."""
+    url = server if isinstance(server, str) else server.url
+    token = token or (server.token(name) if isinstance(server, Server) else "")
+    backoff = Backoff(base=0.01, limit=0.1, rng=random.Random(7))
+    async with connect(url, session=session, token=token, backoff=backoff, proxy=None, **options) as one:
+        watcher = Watcher(one)
+        task = asyncio.create_task(watcher.read())
+        try:
+            yield watcher
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+
+@asynccontextmanager
+async def watchers(servers: list[Server], session: str) -> AsyncIterator[list[Watcher]]:
+    """A client on each of the instances."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(watch(server, session, f"user{i}")) for i, server in enumerate(servers)]
+
+
+def ref() -> str:
+    return secrets.token_urlsafe(16)
+
+
+def turn_of(receipt: Receipt, agent: str = "agent") -> str:
+    assert receipt.status == "applied", receipt
+    return f"{receipt.id}/{agent}"
+
+
+# ---- the log, and a second opinion on it ----
+
+
+async def read_log(url: str, session: str) -> list[Entry]:
+    """The session's log as it stands in the store."""
+    async with open_store(url) as store:
+        transcript = Transcript(store)
+        opened = await transcript.open(session)
+        entries, after = [], START
+        while batch := await transcript.read(opened.log, after):
+            entries += [decode_entry(stored.frame()) for stored in batch]
+            after = batch[-1].id
+        return entries
+
+
+def said(entries: list[Entry], turn: str | None = None) -> str:
+    return "".join(e.text for e in entries if isinstance(e, Content | Thought) and turn in (None, e.turn))
+
+
+def ids(entries: list[Entry]) -> list[str]:
+    return [entry.id for entry in entries]
+
+
+class Judge:
+    """The protocol's second opinion on a whole log: what each word came to, and that every turn is told once and in order."""
+
+    def __init__(self, entries: list[Entry]) -> None:
+        self.outcome: dict[str, Literal["applied", "too_late"]] = {}
+        self.refs: dict[tuple[str, str], str] = {}
+        self.open: dict[str, int] = {}
+        """Open turns and the ordinal that each is to say next."""
+        self.doomed: dict[str, str] = {}
+        self.ended: dict[str, str] = {}
+        self.runner: dict[str, str | None] = {}
+        self.calls: dict[str, tuple[str, str, str | None]] = {}
+        """Open calls: turn, kind, who claimed it."""
+        last = START
+        for entry in entries:
+            last = self._successor(entry, last)
+            if isinstance(entry, Word):
+                assert (entry.from_, entry.ref) not in self.refs, f"{entry} was said before, at {self.refs[entry.from_, entry.ref]}"
+                self.refs[entry.from_, entry.ref] = entry.id
+                self.outcome[entry.id] = "applied" if self._word(entry) else "too_late"
+            else:
+                self._packet(entry)
+
+    def _successor(self, entry: Entry, last: EntryId) -> EntryId:
+        id = EntryId.parse(entry.id)
+        if isinstance(entry, Word):
+            assert (id.epoch, id.n, entry.prev) == (last.epoch + 1, 0, str(last)), f"{entry} stands after {last}"
+        else:
+            assert id == (last.epoch, last.n + 1), f"{entry} stands after {last}"
+        return id
+
+    def _word(self, word: Word) -> bool:
+        match word:
+            case Prompt(to=to):
+                self.open[f"{word.id}/{to}"] = 1
+            case Stop(turn=turn):
+                hit = [t for t in self.open if t not in self.doomed and turn in (None, t)]
+                self.doomed.update(dict.fromkeys(hit, "stopped"))
+                return bool(hit)
+            case Edit(turn=turn):
+                if turn not in self.open or turn in self.doomed:
+                    return False
+                self.doomed[turn] = "replaced"
+                self.open[f"{word.id}/{turn.split('/')[1]}"] = 1
+            case Answer(call=call) | Result(call=call):
+                return self._waits(call) and self.calls.pop(call) is not None
+            case Claim(call=call):
+                if not self._waits(call) or self.calls[call][2] is not None:
+                    return False
+                self.calls[call] = (*self.calls[call][:2], word.from_)
+            case Takeover(turn=turn, by=by):
+                self.runner[turn] = by
+        return True
+
+    def _waits(self, call: str) -> bool:
+        return call in self.calls and self.calls[call][0] in self.open and self.calls[call][0] not in self.doomed
+
+    def _packet(self, packet: AnyPacket) -> None:
+        assert packet.turn in self.open, f"{packet} after its turn's end"
+        assert packet.turn not in self.doomed or isinstance(packet, End), f"{packet} though its turn was {self.doomed[packet.turn]}"
+        assert packet.n == self.open[packet.turn], f"{packet} should have the ordinal {self.open[packet.turn]}"
+        assert self.runner.get(packet.turn, "") is not None, f"{packet} though its turn was given away"
+        self.open[packet.turn] += packet.k
+        match packet:
+            case Ask(call=call):
+                self.calls[call] = packet.turn, "ask", None
+            case Action(call=call, on=on):
+                self.calls[call] = packet.turn, on, None
+            case ToolResult(call=call):
+                self.calls.pop(call, None)
+            case End(reason=reason):
+                assert reason == "failed" or reason == self.doomed.get(packet.turn, "done"), packet
+                self.ended[packet.turn] = reason
+                del self.open[packet.turn]
+
+    def agrees(self, receipts: list[Receipt], by: str) -> None:
+        """Every receipt says what came of its word."""
+        for receipt in receipts:
+            if receipt.status == "refused":
+                assert (by, receipt.ref) not in self.refs, f"{receipt}, but it stands in the log"
+            else:
+                assert self.refs[by, receipt.ref] == receipt.id, receipt
+                was = receipt.was if receipt.status == "duplicate" else receipt.status
+                assert was == self.outcome[str(receipt.id)], receipt
