@@ -370,7 +370,7 @@ def frames() -> list[Row]:
 
 
 def _row(kind: type[Struct], sent_by: str, without: tuple[str, ...]) -> Row:
-    always = {"id", "prev", "from", "ref", "turn", "n"} if issubclass(kind, Word | Packet) else set()
+    always = {"id", "prev", "from", "ref"} if issubclass(kind, Word) else {"id", "from", "turn", "n"} if issubclass(kind, Packet) else set()
     names = [
         f.encode_name if f.required or f.encode_name in always else f"{f.encode_name}?"
         for f in msgspec.structs.fields(kind)
