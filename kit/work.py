@@ -85,9 +85,12 @@ def _replace(file: Path, content: bytes) -> None:
     fresh.replace(file)
 
 
-def command(work: Path, *, port: int | None, browser: bool, more: Sequence[str]) -> list[str]:
+def command(work: Path, *, port: int | None, browser: bool, more: Sequence[str], root: bool) -> list[str]:
     """JupyterLab of this very Python on the first notebook: on loopback only, and behind its token."""
-    options = ["--ServerApp.ip=127.0.0.1", *([] if port is None else [f"--ServerApp.port={port}"]), *([] if browser else ["--no-browser"])]
+    options = ["--ServerApp.ip=127.0.0.1", f"--LabApp.default_url=/lab/tree/{FIRST}"]  # the address that it prints
+    options += [] if port is None else [f"--ServerApp.port={port}"]
+    options += [] if browser else ["--no-browser"]
+    options += ["--allow-root"] if root else []  # in a container everybody is
     return [sys.executable, "-m", "jupyterlab", str(work / FIRST), *options, *more]
 
 
@@ -116,4 +119,5 @@ def open_lab(
             print(f"{work}: {count} {what}")
     if copied.kept:
         print(f"Your changes are kept; there are newer originals of {', '.join(copied.kept)}: rename yours to get them beside it.")
-    return become(command(work, port=port, browser=browser, more=more))
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    return become(command(work, port=port, browser=browser, more=more, root=root))

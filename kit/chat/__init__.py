@@ -6,6 +6,7 @@ import asyncio
 import codecs
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -22,6 +23,8 @@ from kit.chat.place import Place, Unreadable, load, save
 from kit.chat.terminal import Terminal, wants_colour
 from kit.client import NotLetIn, connect
 
+_DENIED = "the token was not accepted: give one with --token or KIT_TOKEN"
+
 
 async def chat(
     url: str, token: str, *, session: str, frames: bool = False, state: Path | None = None, lines: AsyncIterator[str] | None = None
@@ -31,6 +34,9 @@ async def chat(
     `state`: the file that keeps the place; None keeps none, for a store that ends with the program.
     """
     terminal = _terminal(frames)
+    if not re.fullmatch(r"[!-~]+", token):  # what no header can carry is no token either
+        terminal.note(_DENIED)
+        return 1
     person = Person(terminal, frames=frames, patient=not sys.stdin.isatty())
     place = _left(state, session, terminal)
     cursor = {} if place is None else {"after": place.after, "log": place.log}
@@ -38,13 +44,12 @@ async def chat(
     terminal.note(f"session {session} at {url}" + ("" if person.patient else f"; {USAGE}"))
     before = signal.signal(signal.SIGINT, _interrupts(person))
     try:
-        async with connect(url, session=session, token=token, create_connection=_tapped(person.came), **cursor, **direct) as connection:
+        async with connect(url, session=session, token=token, create_connection=tapped(person.came), **cursor, **direct) as connection:
             if place is not None:
                 person.remember(place)
             await person.run(connection, lines or _typed(sys.stdin.fileno(), sys.stdin.encoding), _keeper(state, session, terminal))
     except NotLetIn as refused:
-        why = "the token was not accepted: give one with --token or KIT_TOKEN" if refused.status == 401 else "not let in"
-        terminal.note(f"{why} ({refused})")
+        terminal.note(f"{_DENIED} ({refused})" if refused.status == 401 else str(refused))
         return 1
     finally:
         signal.signal(signal.SIGINT, before)
@@ -67,7 +72,7 @@ def _interrupts(person: Person) -> Callable[[int, object], None]:
     return pressed
 
 
-def _tapped(came: Callable[[str], None]) -> type[ClientConnection]:
+def tapped(came: Callable[[str], None]) -> type[ClientConnection]:
     """A connection that shows each frame as it comes: what the client makes of it no longer is what came."""
 
     class Tapped(ClientConnection):

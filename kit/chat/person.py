@@ -245,10 +245,10 @@ class Person:
                 self.say(Stop())
             case "/edit", text if text and self.last:
                 self.say(Edit(turn=self.last, text=text))
-            case _ if re.match("/[^/]|/$", line.strip()):
-                self.terminal.note(
-                    f"{command} says nothing here: {USAGE}" if command != "/edit" or self.last else "there is no turn to edit"
-                )
+            case "/edit", text if text:
+                self.terminal.note("there is no turn to edit")
+            case _ if re.match("/(?!/)", line.strip()):
+                self.terminal.note(f"{command} means nothing here: {USAGE}")
             case _:
                 self._text(re.sub("^//", "/", line.strip()))
 
@@ -258,6 +258,7 @@ class Person:
             self.say(Prompt(text=text))
             return
         del self.waiting[ask.call]
+        self._mine.add(ask.turn.partition("/")[0])
         choices = ask.choices or []
         if text not in choices and text.isdecimal() and 0 < int(text) <= len(choices):
             text = choices[int(text) - 1]

@@ -1,0 +1,281 @@
+"""`python -m kit doctor`: each check on a healthy machine, and with its failure forced."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import pytest
+
+from kit import doctor
+from kit.doctor import Check
+
+
+def test_a_result_is_one_line_and_frozen() -> None:
+    """OK, or FAIL with the remedy."""
+    check = Check(False, "no port", "open one")
+    assert str(check) == "FAIL  no port: open one"
+    assert str(Check(True, "a port", "unused")) == "OK    a port"
+    with pytest.raises(FrozenInstanceError):
+        check.ok = True  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("version", "ok"), [((3, 10, 13), False), ((3, 11, 0), True), ((3, 13, 1), True), ((4, 0, 0), True)])
+def test_python(version: tuple[int, int, int], ok: bool) -> None:
+    """Below 3.11 nothing runs."""
+    check = doctor.python(version)
+    assert check.ok is ok
+    assert check.fatal
+    assert ".".join(map(str, version)) in str(check)
+
+
+async def test_on_an_old_python_that_is_all_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other checks can't be trusted, or not even imported, there."""
+    monkeypatch.setattr(doctor, "python", lambda: Check(False, "Python 3.8.0", "make an environment"))
+    assert [check.found for check in await doctor.check_all()] == ["Python 3.8.0"]
+
+
+@pytest.mark.parametrize(
+    ("requirement", "version", "ok"),
+    [
+        ("ipykernel>=7.4,<8", "7.4.0", True),
+        ("ipykernel>=7.4,<8", "7.3.9", False),
+        ("ipykernel>=7.4,<8", "8.0.0", False),
+        ("ipykernel>=7.4,<8", "7.10", True),  # not as strings
+        ("ipykernel>=7.4,<8", "7.4", True),
+        ("websockets>=17", "17.4", True),
+        ("websockets>=17", "17rc1", True),
+        ("websockets>=17", "9.9", False),
+        ("fakeredis[lua]>=2.40", "2.40.1", True),
+        ("fakeredis[lua]>=2.40", "2.39", False),
+    ],
+)
+def test_a_package_is_within_its_bounds(requirement: str, version: str, ok: bool) -> None:
+    """The remedy is the command that installs it."""
+    asked: list[str] = []
+    check = doctor.package(requirement, lambda name: asked.append(name) or version)
+    assert check.ok is ok
+    assert asked == [requirement.split(">")[0].split("[")[0]]
+    assert version in str(check)
+    assert ok or f"pip install '{requirement}'" in str(check)
+
+
+def test_a_package_that_is_missing_is_fatal() -> None:
+    """Its line says how to install it."""
+
+    def nowhere(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    check = doctor.package("msgspec>=0.22", nowhere)
+    assert (check.ok, check.fatal) == (False, True)
+    assert "msgspec is not installed: python -m pip install 'msgspec>=0.22'" in str(check)
+
+
+def test_every_dependency_of_the_project_is_asked_for(tmp_path: Path) -> None:
+    """Of the checkout; and of the installed kit where there is no checkout."""
+    lines = doctor.requirements()
+    assert any(line.startswith("websockets>=") for line in lines)
+    installed = {line.split(";")[0].strip().lower() for line in doctor.requirements(tmp_path / "pyproject.toml")}
+    assert {line.split(">")[0].lower() for line in lines} == {line.split(">")[0].split("<")[0].lower() for line in installed}
+
+
+def test_the_kit_must_be_importable_from_a_kernels_folder() -> None:
+    """Installed, or on PYTHONPATH; only being in the current folder does not help a kernel."""
+
+    def nowhere(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    assert doctor.kit_for_kernels({}, lambda _: "0.1.0").ok
+    assert doctor.kit_for_kernels({"PYTHONPATH": os.pathsep.join(["/x", str(doctor.ROOT)])}, nowhere).ok
+    check = doctor.kit_for_kernels({"PYTHONPATH": "."}, nowhere)
+    assert not check.ok
+    assert "pip install" in check.remedy
+
+
+def test_loopback() -> None:
+    """A port that can't be had is told; 192.0.2.1 is an address that no machine has (RFC 5737)."""
+    assert doctor.loopback().ok
+    check = doctor.loopback("192.0.2.1")
+    assert not check.ok
+    assert "192.0.2.1" in check.found
+    assert "firewall" in check.remedy
+
+
+async def test_a_store_that_works(store: str) -> None:
+    """In memory and by URL, Lua included."""
+    assert str(await doctor.store(store)).startswith("OK")
+
+
+async def test_nothing_is_left_in_the_store_for_good(real_store_url: str) -> None:
+    """Whatever the check wrote goes by itself within seconds."""
+    from kit.store import open_store
+
+    await doctor.store(real_store_url)
+    async with open_store(real_store_url) as opened:
+        keys = await opened.redis.keys("*:doctor-*")
+        assert keys
+        assert all([0 < await opened.redis.pttl(key) <= 5000 for key in keys])
+        assert set(await opened.redis.keys("*")) - set(keys) <= {b"{0}:wake"}  # each shard's own, and bounded
+
+
+async def test_a_store_that_is_not_there_is_told_without_its_password() -> None:
+    """The address is shown, what lets one in is not."""
+    with socket.socket() as closed:  # bound, but nobody listens
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        check = await doctor.store(f"redis://ann:geheim@127.0.0.1:{port}/0")
+    assert not check.ok
+    assert f"redis://127.0.0.1:{port}/0" in str(check)
+    assert "geheim" not in str(check)
+
+
+async def test_a_store_that_does_not_answer_is_given_up() -> None:
+    """It accepts, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        check = await doctor.store(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", patience=0.2)
+    assert not check.ok
+    assert "no answer within 0.2 s" in check.remedy
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1/", "no url", "redis://127.0.0.1:notaport/0"])
+async def test_an_address_that_is_none(url: str) -> None:
+    """It is told, not a traceback."""
+    check = await doctor.store(url)
+    assert not check.ok
+    assert "correct the address" in check.remedy
+
+
+async def test_a_store_that_is_too_old_is_told_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store's own sentence, with the address as it may be shown."""
+    from kit import store as kit_store
+
+    def too_old(url: str) -> None:
+        raise kit_store.StoreTooOld(url, "6.2.1")
+
+    monkeypatch.setattr(kit_store, "open_store", too_old)
+    check = await doctor.store("redis://:geheim@127.0.0.1:6379/0")
+    assert not check.ok
+    assert "6.2.1" in check.remedy
+    assert "geheim" not in str(check)
+
+
+async def test_a_store_whose_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line says which; there is no traceback."""
+    monkeypatch.setitem(sys.modules, "kit.store", None)
+    check = await doctor.store()
+    assert not check.ok
+    assert "kit.store" in check.remedy
+
+
+@pytest.mark.parametrize(
+    ("env", "ok", "says"),
+    [
+        ({}, True, "no proxy"),
+        ({"NO_PROXY": "example.org"}, True, "no proxy"),
+        ({"http_proxy": ""}, True, "no proxy"),
+        ({"http_proxy": "http://p:3128"}, False, "NO_PROXY=127.0.0.1,localhost"),
+        ({"ALL_PROXY": "socks5://p:1", "NO_PROXY": "example.org,localhost"}, False, "NO_PROXY=example.org,localhost,127.0.0.1"),
+        ({"HTTPS_PROXY": "http://p:3128", "no_proxy": "127.0.0.1, localhost"}, True, "loopback excluded"),
+        ({"HTTPS_PROXY": "http://p:3128", "no_proxy": "*"}, True, "loopback excluded"),
+        ({"HTTPS_PROXY": "http://p:3128", "NO_PROXY": "127.0.0.0/8,localhost"}, False, "127.0.0.1"),  # urllib knows no networks
+    ],
+)
+def test_proxy_variables_must_exclude_loopback(env: dict[str, str], ok: bool, says: str) -> None:
+    """The remedy keeps what was excluded before."""
+    check = doctor.proxy(env)
+    assert check.ok is ok
+    assert says in str(check)
+    assert "3128" not in str(check)
+
+
+@pytest.mark.parametrize(
+    ("key", "ok"),
+    [
+        (None, True),
+        ("", True),
+        ("  ", True),
+        ("sk-abc123", True),
+        (" sk-abc123\n", True),
+        ("sk-abc 123", False),
+        ('"sk-abc123"', False),
+        ("sk-äbc", False),
+    ],
+)
+def test_a_key_is_looked_at_and_never_printed(key: str | None, ok: bool) -> None:
+    """A space around it is taken off by whoever uses it; one inside is a copying mistake."""
+    check = doctor.api_key({} if key is None else {"OPENAI_API_KEY": key})
+    assert check.ok is ok
+    assert "sk-" not in str(check)
+
+
+def test_a_folder_that_can_be_written_or_will_be_made(tmp_path: Path) -> None:
+    """A folder that is not there yet is judged by the one it will be made in."""
+    assert doctor.folder(tmp_path / "a" / "b").ok
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "file").write_text("")
+    check = doctor.folder(tmp_path / "file")
+    assert not check.ok
+    assert "can't be written" in check.found
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """More room wanted than any disk has."""
+    check = doctor.folder(tmp_path, room=2**70)
+    assert not check.ok
+    assert "free at least" in check.remedy
+
+
+def test_jupyterlab_and_its_proxy_are_enabled() -> None:
+    """As they are in this environment; and where either is missing or switched off."""
+    assert doctor.jupyterlab().ok
+    check = doctor.jupyterlab(lambda: {"jupyterlab": True, "jupyter_server_proxy": False})
+    assert not check.ok
+    assert "jupyter server extension enable jupyter_server_proxy" in check.remedy
+
+    def nowhere() -> dict[str, bool]:
+        raise ModuleNotFoundError("No module named 'jupyter_server'", name="jupyter_server")
+
+    assert "pip install jupyterlab" in doctor.jupyterlab(nowhere).remedy
+
+
+def test_a_second_jupyter_is_no_problem() -> None:
+    """The port that is taken is told, and is OK."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        check = doctor.second_jupyter(port)
+        assert check.ok
+        assert f"port {port} is taken" in check.found
+    assert f"port {port} is free" in doctor.second_jupyter(port).found
+
+
+def test_a_browser_is_information() -> None:
+    """Found or not, it is no failure; CHROMIUM names one."""
+    assert "none found" in doctor.browser(lambda _: None, {}).found
+    assert "/opt/c" in doctor.browser(lambda name: name if name == "/opt/c" else None, {"CHROMIUM": "/opt/c"}).found
+    assert doctor.browser(lambda _: None, {}).ok
+
+
+def test_the_program_says_a_line_a_check_and_fails_if_one_does(tmp_path: Path) -> None:
+    """As a process: here all is well but for what is forced."""
+    run = [sys.executable, "-m", "kit", "doctor"]
+    env = {
+        **os.environ,
+        "XDG_STATE_HOME": str(tmp_path),
+        "OPENAI_API_KEY": "",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "no_proxy": "127.0.0.1,localhost",
+    }
+    well = subprocess.run(run, env=env, cwd=doctor.ROOT, capture_output=True, text=True, timeout=30)
+    assert all(line.startswith("OK    ") for line in well.stdout.splitlines()), well.stdout
+    assert (well.returncode, well.stderr) == (0, "")
+    assert len(well.stdout.splitlines()) >= 20
+    ill = subprocess.run(run, env={**env, "OPENAI_API_KEY": "geheim geheim"}, cwd=doctor.ROOT, capture_output=True, text=True, timeout=30)
+    assert ill.returncode == 1
+    assert [line for line in ill.stdout.splitlines() if line.startswith("FAIL")] == [
+        "FAIL  OPENAI_API_KEY is set: it holds a space, a quote, a line break or a letter that no key has: copy it again"
+    ]
