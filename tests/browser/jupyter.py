@@ -66,6 +66,16 @@ class LabPage:
         # A cell that waits or runs shows [*]; done, it has a number that it did not have before.
         await self.page.wait_for_function(f"() => ({PROMPTS})().every((prompt) => /\\d/.test(prompt))", timeout=90_000)
 
+    async def run_first(self, count: int) -> None:
+        """Run only the first code cells, one after the other."""
+        await self.page.evaluate("() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 0; }")
+        for done in range(1, count + 1):
+            kind = ""
+            while kind != "code":  # a cell of text is run too, and passed
+                kind = await self.page.evaluate("() => window.jupyterapp.shell.currentWidget.content.activeCell.model.type")
+                await self.page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-cell-and-select-next')")
+            await self.page.wait_for_function(f"(done) => ({PROMPTS})()[done - 1] === `[${{done}}]:`", arg=done)
+
     async def errors(self) -> list[str]:
         """What cells printed as errors."""
         found: list[str] = await self.page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']").all_inner_texts()

@@ -1,0 +1,46 @@
+"""The pictures of the README, taken from the real thing: `python -m tests.browser.pictures` writes notebooks/images/panel-*.png."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from playwright.async_api import Page, async_playwright, expect
+
+from tests.browser.jupyter import ROOT, jupyterlab
+from tests.prerequisites import chromium
+
+IMAGES = ROOT / "notebooks" / "images"
+THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
+
+
+async def draw(page: Page, path: Path) -> None:
+    """A first prompt, answered: every kind of thing is in it."""
+    panel = page.locator(".kit")
+    await panel.locator("textarea").fill("What is the weather in Oslo?")
+    await panel.locator("textarea").press("Enter")
+    await expect(panel.locator(".kit-end")).to_be_visible()
+    await panel.locator("textarea").blur()
+    await panel.screenshot(path=path)
+
+
+async def main() -> None:
+    IMAGES.mkdir(exist_ok=True)
+    root = ["--no-sandbox"] if os.name == "posix" and os.geteuid() == 0 else []
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium(), args=root)
+        for name, theme in THEMES.items():
+            with TemporaryDirectory() as folder:
+                async with jupyterlab(Path(folder), theme=theme) as lab:
+                    page = await browser.new_page(viewport={"width": 1200, "height": 1000}, device_scale_factor=1.5)
+                    notebook = await lab.open(page, "00_start_here.ipynb")
+                    await notebook.run_first(2)
+                    await draw(page, IMAGES / f"panel-{name}.png")
+                    await page.close()
+        await browser.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
