@@ -178,6 +178,18 @@ def test_a_file_that_is_broken_is_told_and_written_anew(tmp_path: Path, text: st
     assert load(file, "a") == Place(log="l", after="1-0")
 
 
+def test_what_is_no_regular_file_is_neither_read_nor_replaced(tmp_path: Path) -> None:
+    """`--state /dev/null`, as root, would otherwise put a file in the place of the device; a pipe stands in for it here."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(Unreadable, match="no regular file"):
+        load(pipe, "a")
+    with pytest.raises(OSError, match="no regular file"):
+        save(pipe, "a", Place(log="l", after="1-0"))
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
 def test_the_state_folder_is_the_platforms() -> None:
     """XDG_STATE_HOME counts where it is absolute, as its specification says; on Windows LOCALAPPDATA."""
     name = "tokens-on-the-wire"
@@ -520,11 +532,11 @@ async def test_without_an_address_it_starts_an_instance_of_its_own(tmp_path: Pat
     assert not state.exists()
 
 
-async def test_a_reader_who_goes_ends_it_quietly() -> None:
+async def test_a_reader_who_goes_ends_it_quietly(tmp_path: Path) -> None:
     """`... | head -1`: no traceback, no endless reconnecting."""
     async with (
         serve(scripted([Content("x ") for _ in range(10_000)], pace=1000)) as server,
-        program(server.url, "--json", "--state", os.devnull, token=server.token("ann")) as one,
+        program(server.url, "--json", "--state", str(tmp_path / "chat.json"), token=server.token("ann")) as one,
     ):
         assert one.process.stdin
         assert one.process.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Mapping
@@ -54,13 +55,22 @@ def save(file: Path, session: str, place: Place) -> None:
         places = _places(file)
     except Unreadable:
         places = {}
+    if _is_no_file(file):
+        raise OSError(errno.EINVAL, "it is no regular file")
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     fresh = file.with_name(f"{file.name}.{os.getpid()}")
     fresh.write_bytes(msgspec.json.encode({**places, session: place}))
     fresh.replace(file)
 
 
+def _is_no_file(file: Path) -> bool:
+    """A device, a pipe, a folder: replaced, /dev/null would be an ordinary file for everybody; read, a pipe would never end."""
+    return file.exists() and not file.is_file()
+
+
 def _places(file: Path) -> dict[str, Place]:
+    if _is_no_file(file):
+        raise Unreadable(f"{file} is no regular file")
     try:
         return msgspec.json.decode(file.read_bytes(), type=dict[str, Place])
     except FileNotFoundError:
