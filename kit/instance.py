@@ -143,10 +143,11 @@ class Instance:
         if feed.log is not current:  # replaced meanwhile, perhaps without the word: say it again to find out
             raise Gone(current.session)
         if spoken.known:
-            return _duplicate(word, spoken, spoken.late or spoken.id in projection.late)
+            late = spoken.outcome == "too_late" if spoken.outcome else spoken.id in projection.late
+            return _duplicate(word, spoken, late)
         late = spoken.id in projection.late
-        if late:
-            await self.transcript.settle(current, word, spoken)
+        if not isinstance(word, Prompt):
+            await self.transcript.settle(current, word, spoken, "too_late" if late else "applied")
         for turn in spoken.leased:
             await self._run_or_release(feed, projection, turn, by, first=turn.startswith(f"{spoken.id}/"))
         return Receipt(ref=word.ref, status="too_late" if late else "applied", id=str(spoken.id))

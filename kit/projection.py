@@ -103,7 +103,8 @@ class Projection:
 
     def surplus(self, keep: int) -> EntryId | None:
         """The word before which all may go so that about `keep` entries stay; None where there is nothing to trim."""
-        bound = min((t.opened for t in self.turns.values() if not t.ended), default=self.head)
+        # By place: an open turn that an edit began stands or falls with the turn that was edited, back to the prompt.
+        bound = min((t.place for t in self.turns.values() if not t.ended), default=self.head)
         total, cut = sum(self.sizes.values()), None
         for epoch in sorted(self.sizes):
             if total <= keep or epoch >= bound.epoch:

@@ -109,8 +109,8 @@ class Spoken(NamedTuple):
     known: bool
     same: bool
     leased: tuple[str, ...] = ()
-    late: bool = False
-    """Said before, and found to be too late."""
+    outcome: str = ""
+    """What it came to when it was said before, `applied` or `too_late`, where that is known."""
 
 
 # KEYS owner, wake; ARGV run_id, fresh name, ttl ms. -> name, last id, the name before
@@ -264,16 +264,16 @@ class Transcript:
             case [b"lost", *_]:
                 return Spoken(START, None, True, True)
             case [b"known", known, *_]:
-                id, seen, *late = known.split()
-                return Spoken(EntryId.parse(id), None, True, seen.decode() == digest, late=bool(late))
+                id, seen, *outcome = known.split()
+                return Spoken(EntryId.parse(id), None, True, seen.decode() == digest, outcome=b"".join(outcome).decode())
             case [_, id, prev, *leased]:
                 entry = Stored(EntryId.parse(id), body, EntryId.parse(prev))
                 return Spoken(entry.id, entry, False, True, tuple(turn.decode() for turn in leased))
         raise AssertionError(answer)
 
-    async def settle(self, log: Log, word: AnyWord, spoken: Spoken) -> None:
-        """Keep with a word's ref that it came too late: its log may be trimmed before it is repeated."""
-        await self.store.redis.hset(log.refs, f"{word.from_}\0{word.ref}", f"{spoken.id} {_digest(stored(word))} too_late")
+    async def settle(self, log: Log, word: AnyWord, spoken: Spoken, outcome: str) -> None:
+        """Keep with a word's ref what it came to: what it was about may be trimmed away before it is repeated."""
+        await self.store.redis.hset(log.refs, f"{word.from_}\0{word.ref}", f"{spoken.id} {_digest(stored(word))} {outcome}")
 
     async def append(self, log: Log, heard: int, bodies: Sequence[tuple[bytes, At | None]]) -> list[Stored]:
         """Add what an agent says in the epoch it has heard, all or nothing; raises Unheard, Gone, or the store's own error."""
