@@ -75,6 +75,10 @@ def counting(n: int, pace: float = 500.0) -> Agent:
     return agent
 
 
+counter = counting(300, pace=150)
+"""For processes: `--agent tests.promises.support:counter`."""
+
+
 def count(n: int) -> str:
     return "".join(f"{i} " for i in range(1, n + 1))
 
@@ -127,7 +131,7 @@ async def nodes(store: str, agents: Agent | Mapping[str, Agent], count: int = 2,
     running: list[Node] = []
     try:
         for _ in range(count):
-            running.append(await start(store, agents, **options))
+            running.append(await start(store, agents, **options))  # noqa: PERF401  # what was started is killed even where the next fails
         yield running
     finally:
         for node in running:
