@@ -26,6 +26,7 @@ from kit.chat.person import Person
 from kit.chat.place import Place, Unreadable, load, save, state_folder
 from kit.chat.terminal import STYLES, Terminal, flat, inert, wants_colour
 from kit.client import connect
+from kit.ending import end
 from kit.history import Agent, History
 from kit.packets import Action, AnyPacket, Ask, Content, End, Entry, Gap, Hello, Prompt, Thought, ToolResult
 from kit.server import Server, serve
@@ -223,10 +224,13 @@ async def sitting(agent: Agent, *, patient: bool = False, clock: Callable[[], fl
     async with serve(agent) as server, connect(server.url, session="s", token=server.token("ann")) as session:
         room = Room(server, person, out, err)
         running = asyncio.create_task(person.run(session, room.typed(), room.kept.append))
-        yield room
-        room.lines.put_nowait("/quit")
-        async with asyncio.timeout(10):
-            await running
+        try:
+            yield room
+            room.lines.put_nowait("/quit")
+            async with asyncio.timeout(10):
+                await running
+        finally:
+            await end({running})
 
 
 async def waiting(history: History) -> AsyncIterator[AnyPacket]:
