@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -13,13 +14,16 @@ JOINED = 10_000
 """Characters in one joined packet: even where JSON needs six bytes for each of them, its frame stays under the limit."""
 
 
+_HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair: no encoder takes it
+
+
 class NoPacket(Exception):
     """An agent said something that is no packet; the sentence says what."""
 
 
 def pieces(said: object, known: Projection, turn: str) -> Iterator[AnyPacket]:
     """What the agent said as pieces that fit into the log; raises NoPacket."""
-    if type(said) in (Content, Thought) and isinstance(said.text, str) and len(said.text) <= JOINED:  # type: ignore[attr-defined]  # narrowed by type() for speed
+    if type(said) in (Content, Thought) and _is_short_text(said.text):  # type: ignore[attr-defined]  # narrowed by type() for speed
         yield said  # type: ignore[misc]  # the same
         return
     if not isinstance(said, Packet) or isinstance(said, End):
@@ -31,6 +35,10 @@ def pieces(said: object, known: Projection, turn: str) -> Iterator[AnyPacket]:
         raise NoPacket(f"the agent's `{type(said).__name__.lower()}` is not valid: {error}") from None
     if isinstance(said, Ask | Action) and (call := known.calls.get(said.call)) and call.turn != turn:
         raise NoPacket(f"the call id {said.call!r:.60} belongs to the turn {call.turn}: call ids are unique in a session")
+
+
+def _is_short_text(text: object) -> bool:
+    return isinstance(text, str) and len(text) <= JOINED and (text.isascii() or not _HALF.search(text))
 
 
 def joined(said: Iterable[AnyPacket]) -> Iterator[tuple[AnyPacket, int]]:
