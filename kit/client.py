@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import msgspec
 from websockets import ConnectionClosed, InvalidHandshake, InvalidStatus, Subprotocol
@@ -60,6 +60,10 @@ CALM = 5.0
 """Seconds that a connection must last to count as a good one."""
 AHEAD = 10_000
 """Entries that may wait for their reader before the client stops reading the socket."""
+
+
+_DIRECT: dict[str, dict[str, Any]] = {host: {"proxy": None} for host in ("127.0.0.1", "::1", "localhost")}
+"""This machine is never asked for through HTTP_PROXY."""
 
 
 class NotLetIn(Exception):
@@ -238,7 +242,7 @@ class Session:
                 compression=None,
                 max_size=2 * MAX_FRAME,
                 ping_interval=None,  # the server's beats tell as much, and a page can see them too
-                **{"logger": _quiet, **self._options},
+                **{"logger": _quiet, **_DIRECT.get(urlsplit(address).hostname or "", {}), **self._options},
             )
         except InvalidStatus as invalid:
             status = invalid.response.status_code
