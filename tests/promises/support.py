@@ -10,7 +10,7 @@ import asyncio
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Literal, TypeVar
 
 from redis.exceptions import ConnectionError as StoreConnectionError
@@ -149,8 +149,10 @@ async def start(store: str, agents: Agent | Mapping[str, Agent], **options: Any)
             await left.wait()
 
     task = asyncio.create_task(run())
-    await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
-    if not ready.done():
+    task.add_done_callback(lambda _: ready.done() or ready.cancel())
+    with suppress(asyncio.CancelledError):
+        await ready
+    if ready.cancelled():
         await task  # raises what went wrong
     return Node(*ready.result(), task, left)
 
@@ -210,7 +212,7 @@ class Watcher:
                 self.seen.append(entry)
                 self._news.notify_all()
 
-    async def until(self, found: Callable[[Watcher], T]) -> T:
+    async def until(self, found: Callable[[Watcher], T | None]) -> T:
         """Wait until `found` gives something true, and give it."""
         async with self._news:
             while not (what := found(self)):
@@ -231,7 +233,10 @@ class Watcher:
         return said(self.log, turn)
 
     async def ended(self, turn: str) -> End:
-        return await self.until(lambda w: next((e for e in w.log if isinstance(e, End) and e.turn == turn), None))
+        def end(watcher: Watcher) -> End | None:
+            return next((e for e in watcher.log if isinstance(e, End) and e.turn == turn), None)
+
+        return await self.until(end)
 
     async def reached(self, id: EntryId) -> None:
         """Wait until it has seen the entry with this id."""

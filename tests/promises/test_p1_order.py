@@ -45,14 +45,17 @@ async def test_p1_cuts_at_random_points_do_not_change_the_order(store: str, seed
     """However often the sockets of one client are cut, it sees the log that the undisturbed one sees."""
     rng = random.Random(seed)
     session = f"cuts-{seed}"
-    async with nodes(store, counting(120, pace=1500), 2) as (one, other):
-        async with watch(one.server, session) as calm, watch(other.server, session, "bob") as cut:
-            turn = turn_of(await calm.session.prompt("go"))
-            for pieces in sorted(rng.sample(range(1, 120), 5)):
-                await calm.pieces(turn, pieces)
-                await other.server.cut(session)
-            await calm.ended(turn)
-            await cut.ended(turn)
-            assert cut.seen == calm.seen
-            assert ids(cut.log) == ids(await read_log(store, session))
-            Judge(cut.log)
+    async with (
+        nodes(store, counting(120, pace=1500), 2) as (one, other),
+        watch(one.server, session) as calm,
+        watch(other.server, session, "bob") as cut,
+    ):
+        turn = turn_of(await calm.session.prompt("go"))
+        for pieces in sorted(rng.sample(range(1, 120), 5)):
+            await calm.pieces(turn, pieces)
+            await other.server.cut(session)
+        await calm.ended(turn)
+        await cut.ended(turn)
+        assert cut.seen == calm.seen
+        assert ids(cut.log) == ids(await read_log(store, session))
+        Judge(cut.log)

@@ -15,12 +15,14 @@ from tests.support import visit
 
 async def test_p2_a_program_that_was_restarted_gets_only_the_rest(store: str) -> None:
     """`after` and `log` are all that it kept; it comes back to another instance, while the agent is speaking."""
-    async with nodes(store, counting(200, pace=1000), 2) as (one, other):
-        async with watch(one.server, "rest") as before:
-            turn = turn_of(await before.session.prompt("go"))
-            await before.pieces(turn, 50)
-            after, log = before.session.after, before.session.log
-            first = list(before.log)
+    async with (
+        nodes(store, counting(200, pace=1000), 2) as (one, other),
+        watch(one.server, "rest") as before,
+    ):
+        turn = turn_of(await before.session.prompt("go"))
+        await before.pieces(turn, 50)
+        after, log = before.session.after, before.session.log
+        first = list(before.log)
         async with watch(other.server, "rest", after=after, log=log) as again:
             await again.ended(turn)
             assert not again.gaps
@@ -50,24 +52,27 @@ async def test_p2_cuts_while_people_talk(store: str, seed: int) -> None:
     """Sockets are cut while words are under way and packets stream: each word stands once, each client saw the log once."""
     rng = random.Random(seed)
     session = f"talk-{seed}"
-    async with nodes(store, counting(30, pace=3000), 2) as both:
-        async with watch(both[0].server, session, "ann") as ann, watch(both[1].server, session, "bob") as bob:
-            for i in range(6):
-                person = rng.choice([ann, bob])
-                word = Prompt(text=f"word {i}", ref=ref())
-                if rng.random() < 0.5:
-                    await both[rng.randrange(2)].server.cut(session)
-                receipt = await person.session.say(word)
-                assert receipt.status in ("applied", "duplicate")
+    async with (
+        nodes(store, counting(30, pace=3000), 2) as both,
+        watch(both[0].server, session, "ann") as ann,
+        watch(both[1].server, session, "bob") as bob,
+    ):
+        for i in range(6):
+            person = rng.choice([ann, bob])
+            word = Prompt(text=f"word {i}", ref=ref())
+            if rng.random() < 0.5:
                 await both[rng.randrange(2)].server.cut(session)
-            for person in (ann, bob):
-                for entry in await read_log(store, session):
-                    if isinstance(entry, Prompt):
-                        await person.ended(f"{entry.id}/agent")
-            log = await read_log(store, session)
-            Judge(log)
-            assert ann.seen == bob.seen == log
-            assert [e.text for e in log if isinstance(e, Prompt)] == [f"word {i}" for i in range(6)]
+            receipt = await person.session.say(word)
+            assert receipt.status in ("applied", "duplicate")
+            await both[rng.randrange(2)].server.cut(session)
+        for person in (ann, bob):
+            for entry in await read_log(store, session):
+                if isinstance(entry, Prompt):
+                    await person.ended(f"{entry.id}/agent")
+        log = await read_log(store, session)
+        Judge(log)
+        assert ann.seen == bob.seen == log
+        assert [e.text for e in log if isinstance(e, Prompt)] == [f"word {i}" for i in range(6)]
 
 
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -76,22 +76,25 @@ async def test_p3_three_agents_never_speak_past_two_shouting_users(store: str, m
     """Three agents on two instances against 300 words: whatever stands in the log was said by somebody who had heard."""
     hearing = Hearing(monkeypatch)
     agents = {"one": endless, "two": endless, "three": counting(50, pace=3000)}
-    async with nodes(store, agents, 2) as (left, right):
-        async with watch(left.server, "loud", "ann") as ann, watch(right.server, "loud", "bob") as bob:
-            said = await asyncio.gather(shout(ann, random.Random(1), "ann"), shout(bob, random.Random(2), "bob"))
-            await ann.session.stop()
-            log = await quiet(store, [left, right])
-            judge = Judge(log)
-            assert not judge.open
-            assert not hearing.violations
-            assert hearing.refused > 0
-            for receipts, name in zip(said, ("ann", "bob"), strict=True):
-                assert len(receipts) == WORDS
-                judge.agrees(receipts, name)
-            for person in (ann, bob):
-                await person.reached(EntryId.parse(log[-1].id))
-                assert person.seen == log
-            assert sum(isinstance(entry, Content) for entry in log) > 20
+    async with (
+        nodes(store, agents, 2) as (left, right),
+        watch(left.server, "loud", "ann") as ann,
+        watch(right.server, "loud", "bob") as bob,
+    ):
+        said = await asyncio.gather(shout(ann, random.Random(1), "ann"), shout(bob, random.Random(2), "bob"))
+        await ann.session.stop()
+        log = await quiet(store, [left, right])
+        judge = Judge(log)
+        assert not judge.open
+        assert not hearing.violations
+        assert hearing.refused > 0
+        for receipts, name in zip(said, ("ann", "bob"), strict=True):
+            assert len(receipts) == WORDS
+            judge.agrees(receipts, name)
+        for person in (ann, bob):
+            await person.reached(EntryId.parse(log[-1].id))
+            assert person.seen == log
+        assert sum(isinstance(entry, Content) for entry in log) > 20
 
 
 async def quiet(store: str, running: list[Node]) -> list[Any]:

@@ -103,8 +103,8 @@ async def test_p4_of_two_answers_claims_or_results_one_is_applied(store: str) ->
         turn = await opened(ann)
         await bob.until(lambda w: any(isinstance(e, Ask) for e in w.log))
         told: list[tuple[str, Receipt]] = []
-        for make in (lambda s: s.claim("theme"), lambda s: s.answer("city", "Oslo"), lambda s: s.answer("pay", "yes")):
-            pair = await asyncio.gather(make(ann.session), make(bob.session))
+        for word in (Claim(call="theme"), Answer(call="city", text="Oslo"), Answer(call="pay", text="yes")):
+            pair = await asyncio.gather(ann.session.say(word), bob.session.say(word))
             assert sorted(receipt.status for receipt in pair) == ["applied", "too_late"]
             told += zip(("ann", "bob"), pair, strict=True)
         claimed = {e.id: e.from_ for e in ann.log if isinstance(e, Claim)}
@@ -214,26 +214,29 @@ async def say_and_repeat(session: Session, word: Said, rng: random.Random) -> li
 async def test_p4_every_receipt_is_what_the_log_says(store: str, seed: int) -> None:
     """Two people say 25 words each at random, through cuts: an independent fold of the final log comes to the same receipts."""
     session = f"model-{seed}"
-    async with nodes(store, QUESTIONS, 2) as both:
-        async with watch(both[0].server, session, "ann") as ann, watch(both[1].server, session, "bob") as bob:
+    async with (
+        nodes(store, QUESTIONS, 2) as both,
+        watch(both[0].server, session, "ann") as ann,
+        watch(both[1].server, session, "bob") as bob,
+    ):
 
-            async def talk(person: Watcher, rng: random.Random) -> list[Receipt]:
-                receipts = []
-                for i in range(25):
-                    if i % 8 == 7:
-                        await both[rng.randrange(2)].server.cut(session)
-                    receipts += await say_and_repeat(person.session, words(rng, person), rng)
-                return receipts
+        async def talk(person: Watcher, rng: random.Random) -> list[Receipt]:
+            receipts = []
+            for i in range(25):
+                if i % 8 == 7:
+                    await both[rng.randrange(2)].server.cut(session)
+                receipts += await say_and_repeat(person.session, words(rng, person), rng)
+            return receipts
 
-            told = await asyncio.gather(talk(ann, random.Random(seed)), talk(bob, random.Random(seed + 1)))
-            stopped = await ann.session.stop()
-            for node in both:
-                await idle(node.server)
-            log = await read_log(store, session)
-            judge = Judge(log)
-            assert not judge.open
-            judge.agrees([*told[0], stopped], "ann")
-            judge.agrees(told[1], "bob")
-            for person in (ann, bob):
-                await person.reached(EntryId.parse(log[-1].id))
-                assert person.seen == log
+        told = await asyncio.gather(talk(ann, random.Random(seed)), talk(bob, random.Random(seed + 1)))
+        stopped = await ann.session.stop()
+        for node in both:
+            await idle(node.server)
+        log = await read_log(store, session)
+        judge = Judge(log)
+        assert not judge.open
+        judge.agrees([*told[0], stopped], "ann")
+        judge.agrees(told[1], "bob")
+        for person in (ann, bob):
+            await person.reached(EntryId.parse(log[-1].id))
+            assert person.seen == log

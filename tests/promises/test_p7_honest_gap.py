@@ -1,0 +1,191 @@
+"""P7: a cursor that can't be served is answered `gap` with the reason, then all that is kept; never a silent skip."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from kit.history import History
+from kit.packets import AnyPacket, Content, EntryId, Hello, Prompt
+from kit.store import open_store
+from kit.transcript import Transcript
+from tests.conftest import RealStore
+from tests.promises.support import Judge, Node, Watcher, count, counting, endless, nodes, read_log, said, turn_of, watch
+from tests.support import visit
+
+
+async def talked(person: Watcher, turns: int = 1) -> None:
+    """So many turns are over."""
+    for _ in range(turns):
+        await person.ended(turn_of(await person.session.prompt("go")))
+
+
+@pytest.mark.parametrize(
+    ("after", "reason"),
+    [
+        ("2-0", "future"),
+        ("1-99", "future"),
+        ("18446744073709551616-0", "future"),
+        ("99999999999999999999999999-1", "future"),
+        ("yesterday", "other log"),
+        ("", "other log"),
+        ("1-2-3", "other log"),
+        ("-1-0", "other log"),
+    ],
+)
+async def test_p7_a_cursor_that_cannot_be(store: str, after: str, reason: str) -> None:
+    """From the future, beyond 64 bits, nonsense: hello says `gap` and why, a gap frame follows, then the whole log."""
+    async with nodes(store, counting(5), 1, join=False) as (one,), watch(one.server, "s") as ann:
+        await talked(ann)
+        async with visit(one.server, "s", query=f"?after={after}&log={ann.session.log}") as late:
+            await told_all(late, reason, ann)
+
+
+async def test_p7_a_cursor_of_another_log(store: str) -> None:
+    """The id exists here too, but the client read it elsewhere: nothing is taken for known."""
+    async with nodes(store, counting(5), 1, join=False) as (one,), watch(one.server, "s") as ann:
+        await talked(ann)
+        async with visit(one.server, "s", query="?after=1-2&log=AAAAAAAA") as late:
+            await told_all(late, "other log", ann)
+
+
+async def told_all(late: Any, reason: str, ann: Watcher) -> None:
+    assert isinstance(hello := late.seen[0], Hello)
+    assert (hello.status, hello.reason, hello.log) == ("gap", reason, ann.session.log)
+    gap = await late.receive()
+    assert gap == {"type": "gap", "log": hello.log, "after": hello.after, "reason": reason}
+    assert [(await late.receive())["id"] for _ in ann.log] == [entry.id for entry in ann.log]
+
+
+async def test_p7_a_trimmed_beginning_is_told(store: str) -> None:
+    """`keep` trims whole epochs from the front: who stands before it gets `trimmed`, who asks for all, too; who stands behind, none."""
+    async with nodes(store, counting(10), 1, keep=30, join=False) as (one,), watch(one.server, "s") as ann:
+        await talked(ann, 6)
+        kept = await read_log(store, "s")
+        assert 20 <= len(kept) <= 40
+        assert isinstance(kept[0], Prompt)
+        async with watch(one.server, "s", "bob", after="1-3", log=ann.session.log) as bob, watch(one.server, "s", "eve") as eve:
+            for late in (bob, eve):
+                await late.reached(EntryId.parse(kept[-1].id))
+                assert [gap.reason for gap in late.gaps] == ["trimmed"]
+                assert late.gaps[0].after == kept[0].prev
+                assert late.log == kept
+        async with watch(one.server, "s", "zoe", after=kept[5].id, log=ann.session.log) as zoe:
+            await zoe.reached(EntryId.parse(kept[-1].id))
+            assert zoe.seen == kept[6:]
+
+
+async def test_p7_an_open_turn_is_never_trimmed(store: str) -> None:
+    """Its prompt and all after it stay, however much is said meanwhile."""
+
+    async def slow(history: History) -> AsyncIterator[AnyPacket]:
+        yield Content("I am thinking")
+        await asyncio.Event().wait()
+
+    agents = {"agent": counting(10, pace=5000), "slow": slow}
+    async with nodes(store, agents, 1, keep=10, join=False) as (one,), watch(one.server, "s") as ann:
+        await talked(ann, 2)
+        slow_one = turn_of(await ann.session.prompt("go", to="slow"), "slow")
+        await talked(ann, 5)
+        log = await read_log(store, "s")
+        assert f"{log[0].id}/slow" == slow_one
+        await ann.session.stop(slow_one)
+        await ann.ended(slow_one)
+
+
+# ---- the log is lost while people are connected and an agent speaks ----
+
+
+async def emptied(redis: Redis, stream: str) -> None:
+    await redis.flushall()
+
+
+async def deleted(redis: Redis, stream: str) -> None:
+    await redis.delete(stream)
+
+
+@pytest.mark.parametrize("lose", [emptied, deleted])
+async def test_p7_a_log_that_vanishes_is_told_to_everybody(store: str, lose: Callable[[Redis, str], Awaitable[None]]) -> None:
+    """DEL and FLUSHALL under a speaking agent: clients on both instances are told `lost`, and what is said next reaches both."""
+    async with nodes(store, endless, 2) as (one, other), watch(one.server, "s") as ann, watch(other.server, "s", "bob") as bob:
+        turn = turn_of(await ann.session.prompt("go"))
+        await bob.pieces(turn, 20)
+        async with open_store(store) as own:
+            await lose(own.redis, (await Transcript(own).open("s")).log.stream)
+        for person in (ann, bob):
+            await person.until(lambda w: w.gaps)
+        again = turn_of(await bob.session.prompt("anew"))
+        for person in (ann, bob):
+            await person.pieces(again, 5)
+        assert (await ann.session.stop()).status == "applied"
+        for person in (ann, bob):
+            assert (await person.ended(again)).reason == "stopped"
+            assert {gap.reason for gap in person.gaps} == {"lost"}
+        log = await read_log(store, "s")
+        Judge(log)
+        assert ann.log == bob.log == log
+        assert ann.session.log == bob.session.log
+
+
+async def test_p7_a_store_that_comes_back_empty(real_store: RealStore) -> None:
+    """`kill -9` of the store under a speaking agent: everybody is told `lost`; the session goes on in a new log."""
+    async with nodes(real_store.url, endless, 2) as both, watch(both[0].server, "s") as ann, watch(both[1].server, "s", "bob") as bob:
+        await bob.pieces(turn_of(await ann.session.prompt("go")), 20)
+        await asyncio.to_thread(real_store.restart)
+        await went_on(real_store, both, ann, bob)
+        assert [e.text for e in ann.log if isinstance(e, Prompt)] == ["anew"]
+
+
+async def test_p7_a_store_that_lost_the_tail(real_store: RealStore) -> None:
+    """It comes back with an old dump: what it kept is served under a new log's name, what it lost is told, and the turn goes on."""
+    async with (
+        nodes(real_store.url, counting(400, pace=300), 2, join=False) as both,
+        watch(both[0].server, "s") as ann,
+        watch(both[1].server, "s", "bob") as bob,
+    ):
+        turn = turn_of(await ann.session.prompt("go"))
+        await bob.pieces(turn, 20)
+        await asyncio.to_thread(save, real_store)
+        before = ann.session.log
+        await bob.pieces(turn, 60)
+        await asyncio.to_thread(come_back_old, real_store)
+        for person in (ann, bob):
+            await person.until(lambda w: w.gaps)
+            assert (await person.ended(turn)).reason == "done"
+            assert {gap.reason for gap in person.gaps} == {"lost"}
+        log = await read_log(real_store.url, "s")
+        Judge(log)
+        lost = [e for e in bob.seen[: bob.seen.index(bob.gaps[0])] if e not in log]
+        assert lost  # else the dump was not old
+        assert said(log, turn) == count(400)
+        assert ann.log == bob.log == log
+        assert ann.session.log == bob.session.log != before
+
+
+def save(real_store: RealStore) -> None:
+    with real_store.client() as client:
+        client.save()
+
+
+def come_back_old(real_store: RealStore) -> None:
+    real_store.kill()
+    real_store.start()  # it reads the dump that is there; `restart` would make a new one, or none
+
+
+async def went_on(real_store: RealStore, both: list[Node], ann: Watcher, bob: Watcher) -> None:
+    for person in (ann, bob):
+        await person.until(lambda w: w.gaps)
+    again = turn_of(await bob.session.prompt("anew"))
+    for person in (ann, bob):
+        await person.pieces(again, 5)
+    await ann.session.stop()
+    for person in (ann, bob):
+        await person.ended(again)
+        assert {gap.reason for gap in person.gaps} == {"lost"}
+    log = await read_log(real_store.url, "s")
+    Judge(log)
+    assert ann.log == bob.log == log

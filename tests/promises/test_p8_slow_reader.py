@@ -1,0 +1,163 @@
+"""P8: bounded memory for a reader that stops reading; the others don't notice."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]  # it ships no types
+import pytest
+
+from kit.connection import BEHIND, Connection
+from kit.history import History
+from kit.packets import MAX_FRAME, AnyPacket, Content, EntryId
+from kit.server import Server
+from tests.promises.support import LEASE, Judge, Watcher, nodes, read_log, turn_of, watch
+from tests.support import visit
+
+PIECE = 9_000
+"""Characters in a piece: near what is joined at most, so that each is a packet."""
+BOUND = BEHIND + 2 * MAX_FRAME
+"""Bytes that may wait in a socket's buffer: what makes a reader slow, the entry that did, and what was being sent."""
+
+
+def pouring(pieces: int, *, yielding: bool = False) -> Any:
+    """An agent that says so many large pieces; `yielding`: one a loop step, as a model would."""
+
+    async def agent(history: History) -> AsyncIterator[AnyPacket]:
+        for i in range(history.pieces, pieces):
+            yield Content(f"{i:08d}" + "x" * (PIECE - 8))
+            if yielding:
+                await asyncio.sleep(0.0005)
+
+    return agent
+
+
+class Buffers:
+    """The largest that each socket's write buffer ever was."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.largest = 0
+        push, read_on = Connection.push, Connection._read_on
+
+        def pushing(connection: Connection, frame: bytes, id: EntryId) -> bool:
+            fast = push(connection, frame, id)
+            self._look(connection)
+            return fast
+
+        async def reading(connection: Connection) -> None:
+            await read_on(connection)
+            self._look(connection)
+
+        monkeypatch.setattr(Connection, "push", pushing)
+        monkeypatch.setattr(Connection, "_read_on", reading)
+
+    def _look(self, connection: Any) -> None:
+        self.largest = max(self.largest, connection.socket.websocket.transport.get_write_buffer_size())
+
+
+async def exactly_once(late: Any, log: list[Any]) -> None:
+    """The plain client reads on, and gets each entry of the log once and in order."""
+    for entry in log:
+        frame = await late.until("prompt", "content", "end", "stop", "takeover")
+        assert frame["id"] == entry.id
+
+
+@pytest.mark.parametrize("yielding", [False, True], ids=["in bursts", "one by one"])
+async def test_p8_a_reader_that_stops_reading_costs_one_buffer(store: str, yielding: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """18 MB pass it by, in bursts or one by one; its buffer stays bounded, the others get all, and it gets all when it reads again."""
+    buffers = Buffers(monkeypatch)
+    async with nodes(store, pouring(2000, yielding=yielding), 1) as (one,), visit(one.server, "s", name="slow") as slow:
+        slow.socket.transport.pause_reading()
+        async with watch(one.server, "s") as ann:
+            turn = turn_of(await ann.session.prompt("pour"))
+            await ann.ended(turn)
+            assert len(one.server.connections) == 2
+            assert buffers.largest <= BOUND
+            slow.socket.transport.resume_reading()
+            await exactly_once(slow, ann.log)
+            assert ann.log == await read_log(store, "s")
+            Judge(ann.log)
+
+
+async def test_p8_a_hundred_megabytes_pass_a_reader_that_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log is trimmed under it meanwhile, so memory stays flat; it is told of the gap, and gets what is kept."""
+    buffers = Buffers(monkeypatch)
+    turns, pieces = 40, 280
+    async with (
+        nodes(f"fake://{id(buffers)}", pouring(pieces), 1, keep=2 * pieces, lease=10 * LEASE) as (one,),
+        visit(one.server, "s", name="slow") as slow,
+        watch(one.server, "s") as ann,
+    ):
+        await poured(ann, 2)
+        slow.socket.transport.pause_reading()
+        await poured(ann, 4)
+        before = psutil.Process().memory_info().rss
+        for _ in range(turns - 6):
+            ann.seen.clear()
+            await poured(ann, 1)
+        grown = psutil.Process().memory_info().rss - before
+        print(f"{turns * pieces * PIECE / 1e6:.0f} MB passed; memory grew by {grown / 1e6:.1f} MB, largest buffer {buffers.largest} bytes")
+        assert buffers.largest <= BOUND
+        assert grown < 20e6  # of 86 MB; the log itself keeps 5 MB, and the process holds this client, too
+        slow.socket.transport.resume_reading()
+        assert (await slow.until("gap"))["reason"] == "trimmed"
+        await exactly_once(slow, await read_log(one.store.url, "s"))
+
+
+async def poured(person: Watcher, turns: int) -> None:
+    for _ in range(turns):
+        await person.ended(turn_of(await person.session.prompt("pour")))
+
+
+async def test_p8_the_others_do_not_wait(store: str) -> None:
+    """With ten readers that stopped, a turn takes hardly longer for the one who reads than with none."""
+    async with nodes(store, pouring(300, yielding=True), 1) as (one,), watch(one.server, "s") as ann:
+        alone = await timed(ann)
+        async with asyncio.TaskGroup() as group:
+            done = asyncio.Event()
+            stopped = [group.create_task(stop_reading(one.server, done)) for _ in range(10)]
+            while len(one.server.connections) < 11:
+                await asyncio.wait(stopped, timeout=0.01)
+            crowded = min([await timed(ann) for _ in range(3)])
+            done.set()
+        print(f"alone {alone * 1000:.0f} ms, beside ten that stopped reading {crowded * 1000:.0f} ms")
+        assert crowded < 3 * alone + 0.2
+
+
+async def stop_reading(server: Server, done: asyncio.Event) -> None:
+    async with visit(server, "s", name="slow") as slow:
+        slow.socket.transport.pause_reading()
+        await done.wait()
+        slow.socket.transport.abort()
+
+
+async def timed(person: Watcher) -> float:
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    await poured(person, 1)
+    return loop.time() - begin
+
+
+async def test_p8_typing_is_not_kept_for_a_reader_that_stopped(store: str) -> None:
+    """What goes around the log is dropped for it: a person who types cannot fill the server's memory."""
+    async with (
+        nodes(store, pouring(1), 1) as (one,),
+        visit(one.server, "s", name="x" * 2000) as ann,
+        visit(one.server, "s", name="slow") as slow,
+    ):
+        slow.socket.transport.pause_reading()
+        (victim,) = [c for c in one.server.connections if c.identity.name == "slow"]
+        transport = victim.socket.websocket.transport  # type: ignore[attr-defined]  # the server's sockets are `_Socket`s
+        # What the system holds for a reader is not the server's memory; with little of it, the server's own buffer is what is seen.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        slow.socket.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        largest = 0
+        for _ in range(400):
+            await ann.send({"type": "typing", "on": True})
+            await ann.until("typing")
+            largest = max(largest, transport.get_write_buffer_size())
+        assert BEHIND < largest <= BOUND
+        slow.socket.transport.abort()
