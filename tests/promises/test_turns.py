@@ -1,0 +1,323 @@
+"""The life of a turn, from outside: its queue, its waiting, agents that misbehave, and stores that lose replies."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import pytest
+from redis.exceptions import ConnectionError as StoreConnectionError
+
+from kit.agents.scripted import scripted
+from kit.history import Agent, AgentError, History
+from kit.packets import MAX_BODY, Action, Answer, AnyPacket, Ask, Content, End, EntryId, Prompt, Result, Takeover, ToolResult
+from kit.store import open_store
+from kit.transcript import Transcript
+from tests.promises.support import Judge, Losses, Node, count, counting, nodes, read_log, said, turn_of, watch
+
+
+async def idle(node: Node) -> None:
+    """No run is left in the instance."""
+    while runs := node.server.instance._runs:
+        await asyncio.wait(list(runs.values()))
+
+
+async def leases(store: str) -> list[bytes]:
+    async with open_store(store) as own:
+        return [key async for key in own.redis.scan_iter("*:lease:*")]
+
+
+# ---- queue and waiting ----
+
+
+async def test_an_agent_answers_one_prompt_after_the_other_and_two_agents_at_once(store: str) -> None:
+    """The queue is per agent: the packets of one agent's turns do not mix, those of two agents do."""
+    agents = {"one": counting(40, 400), "two": counting(40, 400)}
+    async with nodes(store, agents, 2) as (left, right), watch(left.server, "s") as ann, watch(right.server, "s", "bob") as bob:
+        first, second = turn_of(await ann.session.prompt("a", to="one"), "one"), turn_of(await bob.session.prompt("b", to="one"), "one")
+        beside = turn_of(await bob.session.prompt("c", to="two"), "two")
+        for turn in (first, second, beside):
+            assert (await ann.ended(turn)).reason == "done"
+        order = [e.turn for e in ann.log if isinstance(e, Content)]
+        assert [turn for turn in order if turn != beside] == sorted(t for t in order if t != beside)
+        assert order.index(beside) < len(order) - 1 - order[::-1].index(first)
+        Judge(ann.log)
+
+
+async def test_a_waiting_turn_has_no_lease_and_any_instance_goes_on_with_it(store: str) -> None:
+    """The instance that asked is gone; the answer makes the turn runnable on the one that hears it."""
+    agent = scripted([Content("Well: "), Ask(call="c", text="Which city?"), Content("Oslo it is.")])
+    async with nodes(store, agent, 2) as (one, other), watch(other.server, "s", "bob") as bob:
+        async with watch(one.server, "s") as ann:
+            turn = turn_of(await ann.session.prompt("weather"))
+            await bob.until(lambda w: any(isinstance(e, Ask) for e in w.log))
+        await idle(one)
+        assert await leases(store) == []
+        await one.kill()
+        assert (await bob.session.answer("c", "Oslo")).status == "applied"
+        assert (await bob.ended(turn)).reason == "done"
+        assert bob.text(turn) == "Well: Oslo it is."
+        assert [e.turn for e in bob.log if isinstance(e, Takeover)] == [turn]
+
+
+async def test_an_answer_that_comes_while_the_agent_speaks_is_taken_up_in_the_next_round(store: str) -> None:
+    """The stream goes on after an ask; the answer does not cancel it."""
+    rounds: list[int] = []
+
+    async def agent(history: History) -> AsyncIterator[AnyPacket]:
+        rounds.append(len(history))
+        if not history.said:
+            yield Ask(call="c", text="Which city?")
+            for i in range(1, 101):
+                await asyncio.sleep(0.001)
+                yield Content(f"{i} ")
+        elif answer := history.answer("c"):
+            yield Content(f"So: {answer.text}.")
+
+    async with nodes(store, agent, 1) as (one,), watch(one.server, "s") as ann:
+        turn = turn_of(await ann.session.prompt("go"))
+        await ann.pieces(turn, 20)
+        assert (await ann.session.answer("c", "Oslo")).status == "applied"
+        assert (await ann.ended(turn)).reason == "done"
+        assert ann.text(turn) == count(100) + "So: Oslo."
+        assert len(rounds) == 2
+        assert not [e for e in ann.log if isinstance(e, Takeover)]
+
+
+async def test_a_client_action_is_claimed_run_and_told(store: str) -> None:
+    """Claim, then result: by the client that claimed it; the agent goes on with what it gave."""
+
+    async def agent(history: History) -> AsyncIterator[AnyPacket]:
+        if not history.said:
+            yield Action(call="theme", name="set_theme", arguments={"to": "dark"}, on="client")
+            yield Action(call="mail", name="send_mail", arguments={}, on="approve")
+        elif (result := history.result("theme")) and (answer := history.answer("mail")):
+            assert isinstance(result, Result)
+            yield ToolResult(call="mail", value="sent") if answer.text == "yes" else ToolResult(call="mail", error="declined")
+            yield Content(f"theme: {result.value}")
+
+    async with nodes(store, agent, 2) as (one, other), watch(one.server, "s") as ann, watch(other.server, "s", "bob") as bob:
+        turn = turn_of(await ann.session.prompt("go"))
+        await bob.until(lambda w: sum(isinstance(e, Action) for e in w.log) == 2)
+        assert (await bob.session.claim("theme")).status == "applied"
+        assert (await bob.session.result("theme", "dark")).status == "applied"
+        assert (await ann.session.answer("mail", "yes")).status == "applied"
+        assert (await ann.ended(turn)).reason == "done"
+        assert ann.text(turn) == "theme: dark"
+        Judge(ann.log)
+
+
+async def test_a_late_answer_does_not_strand_a_turn_that_its_owner_left(store: str) -> None:
+    """The first answer's instance dies before it goes on; a second answer, though too late, must not take the turn off the list."""
+    agent = scripted([Ask(call="c", text="Which?"), Content("Thank you.")])
+    async with nodes(store, agent, 2) as (one, other), watch(other.server, "s", "bob") as bob:
+        turn = turn_of(await bob.session.prompt("go"))
+        await bob.until(lambda w: any(isinstance(e, Ask) for e in w.log))
+        await idle(other)
+        await said_and_died(one, turn)
+        assert (await bob.session.answer("c", "second")).status == "too_late"
+        assert (await bob.ended(turn)).reason == "done"
+
+
+async def said_and_died(node: Node, turn: str) -> None:
+    """An instance adds an answer, and its lease ends before it does anything with it."""
+    instance = node.server.instance
+    opened = await instance.transcript.open("s")
+    word = Answer(call="c", text="first", from_="eve", ref="0123456789abcdef")
+    await instance.transcript.say(opened.log, word, wakes=[turn], by="the dead")
+    await instance.transcript.store.redis.delete(opened.log.lease(turn))
+
+
+# ---- agents that misbehave ----
+
+
+async def raising(history: History) -> AsyncIterator[AnyPacket]:
+    yield Content("before ")
+    raise ZeroDivisionError
+
+
+async def giving_up(history: History) -> AsyncIterator[AnyPacket]:
+    yield Content("before ")
+    raise AgentError("The model's key is wrong: set another.")
+
+
+async def nonsense(history: History) -> AsyncIterator[AnyPacket]:
+    yield Content("before ")
+    yield cast("AnyPacket", {"text": "after"})
+
+
+async def ending(history: History) -> AsyncIterator[AnyPacket]:
+    yield Content("before ")
+    yield End(reason="done")
+
+
+async def mistyped(history: History) -> AsyncIterator[AnyPacket]:
+    yield Content("before ")
+    yield Content(cast("str", 7))
+
+
+async def half_a_pair(history: History) -> AsyncIterator[AnyPacket]:
+    yield Content("before ")
+    yield Content("\ud800")
+
+
+async def too_large(history: History) -> AsyncIterator[AnyPacket]:
+    yield Content("before ")
+    yield ToolResult(call="c", value="x" * MAX_BODY)
+
+
+async def silent(history: History) -> AsyncIterator[AnyPacket]:
+    yield Content("before ")
+    await asyncio.Event().wait()
+
+
+def no_generator(history: History) -> Any:
+    return [Content("before ")]
+
+
+@pytest.mark.parametrize(
+    ("agent", "sentence"),
+    [
+        (raising, "The agent failed (ZeroDivisionError)"),
+        (giving_up, "The model's key is wrong: set another."),
+        (nonsense, "no packet"),
+        (ending, "no packet"),
+        (mistyped, "no packet"),
+        (half_a_pair, "no packet"),
+        (too_large, "no packet"),
+        (silent, "said nothing for 0.2 s"),
+        (no_generator, "no packet"),
+    ],
+)
+async def test_a_bad_agent_ends_its_turn_and_nothing_else(store: str, agent: Agent, sentence: str) -> None:
+    """`end failed` with a sentence for the person; what was said before stands; the session goes on with the next prompt."""
+    agents = {"bad": agent, "good": counting(3)}
+    async with nodes(store, agents, 1, patience=0.2) as (one,), watch(one.server, "s") as ann:
+        turn = turn_of(await ann.session.prompt("go"), "bad")
+        end = await ann.ended(turn)
+        assert end.reason == "failed"
+        assert sentence in str(end.text)
+        assert ann.text(turn) == ("" if agent is no_generator else "before ")
+        assert (await ann.ended(turn_of(await ann.session.prompt("go", to="good"), "good"))).reason == "done"
+        Judge(ann.log)
+        await idle(one)
+        assert await leases(store) == []
+
+
+async def test_an_agent_that_ignores_its_cancellation_is_cut_off(store: str) -> None:
+    """After its grace the turn ends `failed`, and what the agent says then is heard by nobody."""
+    let_go = asyncio.Event()
+
+    async def stubborn(history: History) -> AsyncIterator[AnyPacket]:
+        yield Content("before ")
+        while not let_go.is_set():
+            try:
+                await let_go.wait()
+            except asyncio.CancelledError:
+                continue
+        yield Content("after ")
+
+    async with nodes(store, stubborn, 1, grace=0.1) as (one,), watch(one.server, "s") as ann:
+        turn = turn_of(await ann.session.prompt("go"))
+        await ann.pieces(turn, 1)
+        assert (await ann.session.stop(turn)).status == "applied"
+        end = await ann.ended(turn)
+        assert (end.reason, "did not stop" in str(end.text)) == ("failed", True)
+        let_go.set()
+        await idle(one)
+        assert said(await read_log(store, "s")) == "before "
+
+
+async def test_text_of_any_size_is_split(store: str) -> None:
+    """A piece of 200 kB with characters that JSON escapes arrives whole, in frames under the limit."""
+    text = "".join(random.Random(3).choices('a"\\é\x01\n𝄞', k=100_000))
+    async with nodes(store, scripted([Content(text)]), 1) as (one,), watch(one.server, "s") as ann:
+        turn = turn_of(await ann.session.prompt("go"))
+        await ann.ended(turn)
+        assert ann.text(turn) == text
+        Judge(ann.log)
+
+
+# ---- nothing stays behind ----
+
+
+async def test_nothing_stays_when_everybody_has_left(store: str) -> None:
+    """No run, no ear and no task of a session is left; the open turns' list and the leases are empty."""
+    async with nodes(store, counting(20, 2000), 1) as (one,):
+        quiet = len(tasks())
+        for i in range(10):
+            async with watch(one.server, f"s{i}") as ann:
+                await ann.ended(turn_of(await ann.session.prompt("go")))
+        instance = one.server.instance
+        await idle(one)
+        while one.server.connections:
+            await asyncio.sleep(0)
+        assert (instance._runs, instance._feeds, instance._opening) == ({}, {}, {})
+        assert len(tasks()) <= quiet
+        assert await instance.transcript.open_turns(0) == []
+        assert await leases(store) == []
+
+
+def tasks() -> list[asyncio.Task[Any]]:
+    """All but fakeredis' own: each of its blocked reads is one."""
+    return [task for task in asyncio.all_tasks() if "AsyncFakeSocket" not in str(task.get_coro())]
+
+
+async def test_a_prompt_whose_sender_left_at_once_can_still_be_stopped(store: str) -> None:
+    """The ear of a turn stays open though its only viewer went while the word was under way: a silent agent hears the stop."""
+
+    async def silent_agent(history: History) -> AsyncIterator[AnyPacket]:
+        await asyncio.Event().wait()
+        yield Content("never")
+
+    async with nodes(store, silent_agent, 2) as (one, other), watch(other.server, "s", "bob") as bob:
+        for i in range(10):
+            turn = turn_of(await one.server.instance.say("s", Prompt(text="go", ref=f"{i:016d}"), "ann"))
+            assert (await bob.session.stop(turn)).status == "applied"
+            assert (await bob.ended(turn)).reason == "stopped"
+
+
+# ---- lost replies ----
+
+
+async def test_lost_replies_in_a_duel_of_two_instances(store: str) -> None:
+    """Both instances lose commits, both are frozen past the lease now and then: the text is exact, the turn ends once."""
+    async with nodes(store, counting(150, 1500), 2, lease=0.1) as both, watch(both[0].server, "s") as ann:
+        rng = random.Random(11)
+        losses = [Losses(node.store, rng, 0.15) for node in both]
+        turn = turn_of(await ann.session.prompt("go"))
+        for i in range(4):
+            await ann.pieces(turn, 30 * (i + 1))
+            node = both[i % 2]
+            node.freeze()
+            asyncio.get_running_loop().call_later(0.25, node.thaw)
+        async with watch(both[1].server, "s", "bob") as bob:
+            assert (await bob.ended(turn)).reason == "done"
+        for loss in losses:
+            await loss.settled()
+        log = await read_log(store, "s")
+        Judge(log)
+        assert said(log, turn) == count(150)
+
+
+async def test_a_word_whose_reply_is_lost_is_said_once(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script ran, its answer did not come: the connection closes, the client says the word again, and hears that it was applied."""
+    lost = []
+    add = Transcript._add
+
+    async def losing(transcript: Transcript, log: Any, word: Any, *rest: Any) -> Any:
+        spoken = await add(transcript, log, word, *rest)
+        if isinstance(word, Prompt) and not lost:
+            lost.append(spoken.id)
+            raise StoreConnectionError("the test lost a reply")
+        return spoken
+
+    monkeypatch.setattr(Transcript, "_add", losing)
+    async with nodes(store, counting(20), 1) as (one,), watch(one.server, "s") as ann:
+        receipt = await ann.session.prompt("go")
+        assert (receipt.status, receipt.was, receipt.id) == ("duplicate", "applied", str(lost[0]))
+        await ann.ended(f"{receipt.id}/agent")
+        assert said(await read_log(store, "s")) == count(20)
+        assert EntryId.parse(ann.log[0].id) == lost[0]
