@@ -98,7 +98,7 @@ class Backoff:
 
     def next(self) -> float:
         """Seconds to wait before the next try."""
-        cap = 0.0 if self.tries == 0 else min(self.limit, self.base * 2 ** (self.tries - 1))
+        cap = 0.0 if self.tries == 0 else min(self.limit, self.base * 2 ** min(self.tries - 1, 64))  # 2**1024 is more than a float holds
         self.tries += 1
         return self.rng.uniform(0, cap)
 
@@ -212,8 +212,7 @@ class Session:
         while True:
             asked: float | None = None
             try:
-                async with await self._dial() as socket:
-                    await self._converse(socket)
+                await self._converse(await self._dial())
             except NotLetIn as refused:
                 return self._fail(refused)
             except ConnectionClosed as closed:
@@ -260,8 +259,12 @@ class Session:
                 while len(self._entries) > AHEAD and not self._words:
                     self._taken.clear()
                     await self._taken.wait()
+        except TimeoutError:
+            socket.transport.abort()  # nobody is there, and nobody would answer a close
+            raise
         finally:
             calm.cancel()
+            await socket.close()
 
     async def _hear(self, socket: ClientConnection, frame: Any) -> None:
         match frame:

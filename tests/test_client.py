@@ -1,0 +1,633 @@
+"""Client: how it comes back, what it asks for then, and what its reader and its words see, against a server that follows a script."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from websockets import Request, Response
+from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import serve as serve_websocket
+
+import kit.client
+from kit.agents.scripted import scripted
+from kit.client import Backoff, BadWord, NotLetIn, Session, SessionClosed, connect
+from kit.packets import Beat, Content, End, Error, Gap, Hello, Prompt, Receipt, encode, frame_of, stored
+from kit.server import serve
+
+Turn = Callable[["Line"], Awaitable[None]]
+
+
+class Line:
+    """One connection, from the server's end."""
+
+    def __init__(self, socket: ServerConnection) -> None:
+        self.socket = socket
+
+    async def hello(self, after: str = "0-0", status: Any = "fresh", **fields: Any) -> None:
+        await self.send(Hello(session="s", log="log", after=after, head=after, status=status, **fields))
+
+    async def send(self, *frames: Any) -> None:
+        for frame in frames:
+            await self.socket.send(encode(frame), text=True)
+
+    async def entry(self, id: str, text: str = "x") -> None:
+        await self.socket.send(frame_of(id, stored(Content(text, turn="1-0/a", n=1))), text=True)
+
+    async def word(self) -> dict[str, Any]:
+        word: dict[str, Any] = json.loads(await self.socket.recv())
+        return word
+
+    async def until_closed(self) -> None:
+        await self.socket.wait_closed()
+
+
+class Script:
+    """A server whose n-th connection takes the n-th turn, and the last one all that follow; `dials` are the queries it was asked with."""
+
+    def __init__(self, *turns: Turn | HTTPStatus) -> None:
+        self.turns = turns
+        self.dials: list[dict[str, str]] = []
+        self.tokens: list[str] = []
+        self.url = ""
+        self._dialled = asyncio.Condition()
+
+    async def dialled(self, count: int) -> None:
+        """Wait for so many connections."""
+        async with self._dialled:
+            await self._dialled.wait_for(lambda: len(self.dials) >= count)
+
+    async def admit(self, socket: ServerConnection, request: Request) -> Response | None:
+        self.dials.append(dict(parse_qsl(urlsplit(request.path).query)))
+        self.tokens.append(request.headers["Authorization"].removeprefix("Bearer "))
+        async with self._dialled:
+            self._dialled.notify_all()
+        turn = self._turn(len(self.dials))
+        return socket.respond(turn, "because\n") if isinstance(turn, HTTPStatus) else None
+
+    async def serve(self, socket: ServerConnection) -> None:
+        turn = self._turn(len(self.dials))
+        assert not isinstance(turn, HTTPStatus)
+        await turn(Line(socket))
+
+    def _turn(self, n: int) -> Turn | HTTPStatus:
+        return self.turns[min(n, len(self.turns)) - 1]
+
+
+@asynccontextmanager
+async def scripted_server(*turns: Turn | HTTPStatus) -> AsyncIterator[Script]:
+    script = Script(*turns)
+    options: dict[str, Any] = {"process_request": script.admit, "subprotocols": ["kit.v1"], "close_timeout": 0.1}
+    async with serve_websocket(script.serve, "127.0.0.1", 0, **options) as server:
+        script.url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield script
+
+
+class Dice(random.Random):
+    """Chance that always throws the low end, and remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.asked: list[tuple[float, float]] = []
+
+    def uniform(self, a: float, b: float) -> float:
+        self.asked.append((a, b))
+        return a
+
+
+async def idle(line: Line) -> None:
+    await line.hello()
+    await line.until_closed()
+
+
+def to(script: Script, **options: Any) -> Any:
+    options.setdefault("backoff", Backoff(base=0.001, rng=Dice()))
+    return connect(script.url, session="s", token="t", **options)
+
+
+async def take(session: Session, count: int) -> list[str]:
+    """The ids of the next entries."""
+    ids: list[str] = []
+    async for entry in session:
+        assert not isinstance(entry, Gap)
+        ids.append(entry.id)
+        if len(ids) == count:
+            break
+    return ids
+
+
+# ---- backoff ----
+
+
+def test_the_first_retry_is_at_once_then_full_jitter_up_to_a_limit() -> None:
+    """Uniform in 0..cap, with caps 0, base, 2 base, 4 base ... limit."""
+    dice = Dice()
+    backoff = Backoff(base=0.5, limit=3.0, rng=dice)
+    for _ in range(6):
+        backoff.next()
+    assert dice.asked == [(0, 0), (0, 0.5), (0, 1.0), (0, 2.0), (0, 3.0), (0, 3.0)]
+    backoff.reset()
+    backoff.next()
+    assert dice.asked[-1] == (0, 0)
+
+
+def test_a_herd_spreads_over_the_whole_time() -> None:
+    """A thousand clients at their fifth try: each tenth of the cap gets its share, the first one too."""
+    delays = []
+    for seed in range(1000):
+        backoff = Backoff(base=1.0, limit=8.0, rng=random.Random(seed))
+        for _ in range(4):
+            backoff.next()
+        delays.append(backoff.next())
+    tenths = [sum(i * 0.8 <= delay < (i + 1) * 0.8 for delay in delays) for i in range(10)]
+    assert sum(tenths) == 1000
+    assert min(tenths) > 50
+
+
+def test_a_hundred_tries_do_not_overflow() -> None:
+    backoff = Backoff(rng=random.Random(0))
+    backoff.tries = 5000
+    assert 0 <= backoff.next() <= 30
+
+
+@pytest.mark.parametrize(("code", "reason"), [(1001, ""), (1011, ""), (1012, "0"), (1012, ""), (4401, "")])
+async def test_a_server_that_accepts_and_closes_is_not_dialled_in_a_storm(code: int, reason: str) -> None:
+    """The handshake and the hello reset nothing: the caps grow, also where the server says `come back at once`."""
+
+    async def closes(line: Line) -> None:
+        await line.hello()
+        await line.socket.close(code, reason)
+
+    dice = Dice()
+    async with scripted_server(closes) as script, to(script, backoff=Backoff(base=0.001, rng=dice)):
+        await script.dialled(6)
+    caps = [b for _, b in dice.asked if (_, b) != (0, 0.0)]
+    assert caps[:4] == [0.001, 0.002, 0.004, 0.008]
+
+
+async def test_the_first_entry_resets_the_delay() -> None:
+    """A connection that brought something was a good one: the next retry is at once again."""
+
+    async def brings(line: Line) -> None:
+        await line.hello()
+        await line.entry(f"1-{len(script.dials)}")
+
+    dice = Dice()
+    async with scripted_server(brings) as script, to(script, backoff=Backoff(base=1.0, rng=dice)) as session:
+        assert await take(session, 5) == ["1-1", "1-2", "1-3", "1-4", "1-5"]
+    assert set(dice.asked) == {(0, 0.0)}
+
+
+async def test_calm_resets_the_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that lasted was a good one though nothing was said; one that did not last was not."""
+    monkeypatch.setattr(kit.client, "CALM", 0.02)
+
+    async def lasts(line: Line) -> None:
+        await line.hello()
+        if len(script.dials) > 3:
+            await backoff.was_reset.wait()
+
+    class Watched(Backoff):
+        def __init__(self) -> None:
+            super().__init__(base=0.001, rng=Dice())
+            self.was_reset = asyncio.Event()
+
+        def reset(self) -> None:
+            super().reset()
+            self.was_reset.set()
+
+    backoff = Watched()
+    async with scripted_server(lasts) as script, to(script, backoff=backoff):
+        await script.dialled(4)
+        assert (backoff.tries, backoff.was_reset.is_set()) == (3, False)
+        await script.dialled(5)
+        assert backoff.tries == 1
+
+
+async def test_a_restart_may_name_its_delay() -> None:
+    """1012 with milliseconds: that long and up to as long again, so that the clients of one server do not come back together."""
+
+    async def restarts(line: Line) -> None:
+        await line.hello()
+        await line.socket.close(1012, "40")
+
+    dice = Dice()
+    states: list[str] = []
+    async with scripted_server(restarts, idle) as script, to(script, backoff=Backoff(rng=dice)) as session:
+        session.on_state = states.append
+        loop = asyncio.get_running_loop()
+        await script.dialled(1)
+        begin = loop.time()
+        await script.dialled(2)
+        assert loop.time() - begin >= 0.039
+    assert (0, 0.04) in dice.asked
+    assert "reconnecting in 0.0 s" in states
+
+
+# ---- not let in ----
+
+
+@pytest.mark.parametrize("status", [HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND])
+async def test_who_is_not_let_in_is_told_and_does_not_try_again(status: HTTPStatus) -> None:
+    """The iterator and the words raise it, those that wait and those that come later."""
+    async with scripted_server(status) as script, to(script) as session:
+        waiting = asyncio.create_task(session.prompt("hi"))
+        for attempt in (take(session, 1), waiting, session.prompt("ho"), take(session, 1)):
+            with pytest.raises(NotLetIn, match=f"{int(status)}.*because") as caught:
+                await attempt
+            assert caught.value.status == status
+        assert session.state == "closed"
+    assert len(script.dials) == 1
+
+
+@pytest.mark.parametrize("status", [HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS])
+async def test_a_server_in_trouble_is_tried_again(status: HTTPStatus) -> None:
+    async def one(line: Line) -> None:
+        await line.hello()
+        await line.entry("1-1")
+        await line.until_closed()
+
+    async with scripted_server(status, status, one) as script, to(script) as session:
+        assert await take(session, 1) == ["1-1"]
+    assert len(script.dials) == 3
+
+
+async def test_each_dial_asks_for_a_token() -> None:
+    """An async function gives a fresh one; where it fails, whoever waits hears its own error."""
+    tokens = iter(["one", "two"])
+
+    async def token() -> str:
+        try:
+            return next(tokens)
+        except StopIteration:
+            raise LookupError("no more tokens") from None
+
+    async def closes(line: Line) -> None:
+        await line.hello()
+
+    backoff = Backoff(base=0.001, rng=Dice())
+    async with scripted_server(closes) as script, connect(script.url, session="s", token=token, backoff=backoff) as session:
+        with pytest.raises(LookupError, match="no more tokens"):
+            async with asyncio.timeout(5.0):
+                await take(session, 1)
+    assert script.tokens == ["one", "two"]
+
+
+async def test_a_wrong_address_is_told() -> None:
+    """Not a scheme of WebSocket: there is nothing to wait for."""
+    async with connect("http://127.0.0.1:1", session="s", token="t") as session:
+        with pytest.raises(Exception, match=r"http://127\.0\.0\.1:1"):
+            async with asyncio.timeout(5.0):
+                await session.prompt("hi")
+
+
+# ---- the cursor ----
+
+
+async def test_it_comes_back_with_what_arrived_and_shows_what_was_taken() -> None:
+    """`after` is the reader's: it survives the program. The redial asks after what has arrived, so nothing comes twice."""
+
+    async def three(line: Line) -> None:
+        await line.hello()
+        for id in ("1-1", "1-2", "1-3"):
+            await line.entry(id)
+
+    async def more(line: Line) -> None:
+        await line.hello("1-3", "resumed")
+        await line.entry("1-4")
+        await line.until_closed()
+
+    async with scripted_server(three, more) as script, to(script) as session:
+        await script.dialled(2)
+        assert script.dials == [{}, {"after": "1-3", "log": "log"}]
+        untaken = session.after
+        assert untaken is None
+        assert await take(session, 1) == ["1-1"]
+        assert (session.after, session.log) == ("1-1", "log")
+        assert await take(session, 3) == ["1-2", "1-3", "1-4"]
+        assert session.after == "1-4"
+
+
+async def test_it_goes_on_where_an_earlier_program_stood() -> None:
+    async with scripted_server(idle) as script, to(script, after="7-3", log="old"):
+        await script.dialled(1)
+    assert script.dials == [{"after": "7-3", "log": "old"}]
+
+
+async def test_what_comes_twice_is_taken_once() -> None:
+    """A server that repeats itself does not make the reader see double."""
+
+    async def repeats(line: Line) -> None:
+        await line.hello()
+        for id in ("1-1", "1-2", "1-1", "1-2", "1-3"):
+            await line.entry(id)
+        await line.until_closed()
+
+    async with scripted_server(repeats) as script, to(script) as session:
+        assert await take(session, 3) == ["1-1", "1-2", "1-3"]
+
+
+async def test_a_gap_is_told_and_moves_the_cursor() -> None:
+    """Back, too: ids of a new log are lower. What was drawn before is void."""
+
+    async def gap(line: Line) -> None:
+        await line.hello("0-0", "gap", reason="other log")
+        await line.send(Gap(log="new", after="0-0", reason="other log"))
+        await line.entry("1-1")
+        await line.until_closed()
+
+    async with scripted_server(gap) as script, to(script, after="9-9", log="old") as session:
+        seen = []
+        async for entry in session:
+            seen.append(entry)
+            if len(seen) == 2:
+                break
+        assert isinstance(seen[0], Gap)
+        assert (session.after, session.log) == ("1-1", "new")
+        assert session.state == "gap: other log"
+
+
+async def test_silence_is_a_dead_socket() -> None:
+    """A server that hangs without closing: after `silence` it is dialled again; a beat is a sign of life."""
+    beaten = asyncio.Event()
+
+    async def hangs(line: Line) -> None:
+        await line.hello()
+        for _ in range(5):
+            await line.send(Beat())
+        beaten.set()
+        await line.until_closed()
+
+    async with scripted_server(hangs, idle) as script, to(script, silence=0.05):
+        await script.dialled(2)
+        assert beaten.is_set()
+
+
+async def test_a_server_that_is_frozen_is_left_at_once() -> None:
+    """It answers no close either: the client does not wait for that."""
+
+    async def freezes(line: Line) -> None:
+        await line.hello()
+        line.socket.transport.pause_reading()
+        await line.until_closed()
+
+    async with scripted_server(freezes, idle) as script, to(script, silence=0.05):
+        async with asyncio.timeout(2.0):
+            await script.dialled(2)
+
+
+async def test_the_states_are_told_in_words() -> None:
+    states: list[str] = []
+
+    async def once(line: Line) -> None:
+        await line.hello()
+        await line.entry("1-1")
+
+    async def again(line: Line) -> None:
+        await line.hello("1-1", "resumed")
+        await line.entry("1-2")
+        await line.until_closed()
+
+    async with scripted_server(once, again) as script, to(script) as session:
+        assert session.state == "connecting"
+        session.on_state = states.append
+        await take(session, 2)
+    assert states == ["connected", "reconnecting in 0.0 s", "resumed after 1-1", "closed"]
+
+
+# ---- words ----
+
+
+async def test_a_word_without_a_receipt_is_said_again_with_the_same_ref() -> None:
+    """On the next connections, until one answers; the receipt that it gets is the word's."""
+    heard: list[str] = []
+
+    async def drops(line: Line) -> None:
+        await line.hello()
+        heard.append((await line.word())["ref"])
+
+    async def answers(line: Line) -> None:
+        await line.hello()
+        word = await line.word()
+        heard.append(word["ref"])
+        await line.send(Receipt(ref=word["ref"], status="duplicate", id="1-0", was="applied"))
+        await line.until_closed()
+
+    async with scripted_server(drops, drops, answers) as script, to(script) as session:
+        receipt = await session.prompt("hi")
+    assert (receipt.status, receipt.id) == ("duplicate", "1-0")
+    assert len(heard) == 3
+    assert len(set(heard)) == 1
+    assert len(heard[0]) >= 16
+
+
+async def test_a_word_with_a_receipt_is_not_said_again() -> None:
+    async def answers(line: Line) -> None:
+        await line.hello()
+        word = await line.word()
+        await line.send(Receipt(ref=word["ref"], status="applied", id="1-0"))
+
+    later: list[dict[str, Any]] = []
+
+    async def listens(line: Line) -> None:
+        await line.hello()
+        later.append(await line.word())
+        await line.send(Receipt(ref=later[-1]["ref"], status="applied", id="2-0"))
+        await line.until_closed()
+
+    async with scripted_server(answers, listens) as script, to(script) as session:
+        await session.prompt("first")
+        await script.dialled(2)
+        await session.prompt("second")
+    assert [word["text"] for word in later] == ["second"]
+
+
+async def test_words_in_flight_each_get_their_own_receipt() -> None:
+    """In whatever order the receipts come."""
+
+    async def reversed_(line: Line) -> None:
+        await line.hello()
+        words = [await line.word() for _ in range(5)]
+        for word in reversed(words):
+            await line.send(Receipt(ref=word["ref"], status="applied", id=f"{word['text']}-0"))
+        await line.until_closed()
+
+    async with scripted_server(reversed_) as script, to(script) as session:
+        receipts = await asyncio.gather(*(session.prompt(str(i)) for i in range(1, 6)))
+    assert [receipt.id for receipt in receipts] == ["1-0", "2-0", "3-0", "4-0", "5-0"]
+
+
+async def test_a_word_that_the_server_cannot_read_raises() -> None:
+    """The oldest that waits has the error; a refused renewal is no word's, and the other words get their receipts."""
+
+    async def reads(line: Line) -> None:
+        await line.hello()
+        await line.word()
+        second = await line.word()
+        await line.send(Error(code="bad_token", text="the token has expired", at="token"))
+        await line.send(Error(code="bad_field", text="no such field", at="text"))
+        await line.send(Receipt(ref=second["ref"], status="applied", id="1-0"))
+        await line.until_closed()
+
+    async with scripted_server(reads) as script, to(script) as session:
+        first = asyncio.create_task(session.prompt("bad"))
+        second = asyncio.create_task(session.prompt("good"))
+        with pytest.raises(BadWord, match=r"no such field \(at `text`\)"):
+            await first
+        assert (await second).status == "applied"
+
+
+async def test_a_word_larger_than_any_frame_is_not_sent() -> None:
+    """The server would close the connection with 1009, each time that it is said again."""
+    async with scripted_server(idle) as script, to(script) as session:
+        with pytest.raises(BadWord, match="at most 65536 bytes"):
+            await session.prompt("x" * 70_000)
+    assert len(script.dials) <= 1
+
+
+async def test_a_word_that_is_given_up_is_forgotten() -> None:
+    """Cancelled, it is not said again on the next connection."""
+    heard: list[str] = []
+    first = asyncio.Event()
+
+    async def hears(line: Line) -> None:
+        await line.hello()
+        heard.append((await line.word())["text"])
+        first.set()
+        await line.until_closed()
+
+    async def listens(line: Line) -> None:
+        await line.hello()
+        word = await line.word()
+        heard.append(word["text"])
+        await line.send(Receipt(ref=word["ref"], status="applied", id="1-0"))
+        await line.until_closed()
+
+    async with scripted_server(hears, listens) as script, to(script, silence=0.05) as session:
+        waiting = asyncio.create_task(session.prompt("never mind"))
+        await first.wait()
+        waiting.cancel()
+        await script.dialled(2)
+        await session.prompt("this")
+    assert heard == ["never mind", "this"]
+
+
+# ---- a reader that does not read ----
+
+
+async def test_a_reader_that_does_not_read_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client stops reading its socket at AHEAD entries, so that the server's sends block; then all come, in order."""
+    monkeypatch.setattr(kit.client, "AHEAD", 20)
+    count, sent, stuck = 2_000, [0], asyncio.Event()
+
+    async def pours(line: Line) -> None:
+        await line.hello()
+        for n in range(1, count + 1):
+            sending = asyncio.ensure_future(line.entry(f"1-{n}", "x" * 20_000))
+            if sending not in (await asyncio.wait({sending}, timeout=0.2))[0]:
+                stuck.set()
+            await sending
+            sent[0] = n
+        await line.until_closed()
+
+    async with scripted_server(pours) as script, to(script) as session:
+        await stuck.wait()
+        assert sent[0] < count
+        assert await take(session, count) == [f"1-{n}" for n in range(1, count + 1)]
+
+
+async def test_whoever_waits_for_a_receipt_need_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that only says words is not stuck behind entries that nobody takes."""
+    monkeypatch.setattr(kit.client, "AHEAD", 5)
+
+    async def pours(line: Line) -> None:
+        await line.hello()
+        for n in range(1, 200):
+            await line.entry(f"1-{n}")
+        word = await line.word()
+        await line.send(Receipt(ref=word["ref"], status="applied", id="2-0"))
+        await line.until_closed()
+
+    async with scripted_server(pours) as script, to(script) as session:
+        await script.dialled(1)
+        async with asyncio.timeout(5.0):
+            assert (await session.prompt("hi")).status == "applied"
+
+
+# ---- the end ----
+
+
+async def test_the_end_of_the_block_is_clean() -> None:
+    """No task is left, the server sees a proper close, and who still waits or comes later is told."""
+    code: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+
+    async def notes(line: Line) -> None:
+        await line.hello()
+        assert (await line.word())["text"] == "hi"
+        await line.until_closed()
+        code.set_result(line.socket.close_code)
+
+    async with scripted_server(notes) as script:
+        before = asyncio.all_tasks()
+        async with to(script) as session:
+            connected = asyncio.Event()
+            session.on_state = lambda _: connected.set()
+            waiting = asyncio.create_task(session.prompt("hi"))
+            reading = asyncio.create_task(take(session, 1))
+            await connected.wait()
+        for attempt in (waiting, reading, session.prompt("late"), take(session, 1)):
+            with pytest.raises(SessionClosed, match="connect again"):
+                await attempt
+        assert await code == 1000
+        assert not {task for task in asyncio.all_tasks() - before if task.get_name() == "session s"}
+
+
+@pytest.mark.parametrize("frame", [b"{", b'{"type":"shout"}', b'{"type":"content","id":"nonsense","text":"x"}', b"\xff"])
+async def test_a_server_of_another_protocol_does_not_leave_anybody_waiting(frame: bytes) -> None:
+    """It is dialled again, or its fault is told: never silence."""
+
+    async def strange(line: Line) -> None:
+        await line.hello()
+        await line.socket.send(frame)
+        await line.until_closed()
+
+    async with scripted_server(strange) as script, to(script) as session:
+        reading = asyncio.create_task(take(session, 1))
+        redialled = asyncio.create_task(script.dialled(2))
+        async with asyncio.timeout(5.0):
+            done, _ = await asyncio.wait({reading, redialled}, return_when=asyncio.FIRST_COMPLETED)
+        assert done
+        for task in (reading, redialled):
+            task.cancel()
+        await asyncio.gather(reading, redialled, return_exceptions=True)
+
+
+# ---- with the real server ----
+
+
+async def test_a_session_lives_through_cuts(store: str) -> None:
+    """The socket is cut after each few entries: every entry comes once, in order, and the prompt is answered once."""
+    text = [Content(str(n)) for n in range(200)]
+    async with serve(scripted(text, pace=2000), store=store, join=False) as server:
+        backoff = Backoff(base=0.001, rng=random.Random(1))
+        async with connect(server.url, session="s", token=server.token("ann"), backoff=backoff) as session:
+            await session.prompt("go")
+            said: list[str] = []
+            async for entry in session:
+                match entry:
+                    case Content(text=piece):
+                        said.append(piece)
+                        if len(said) % 20 == 0:
+                            await server.cut("s")
+                    case End():
+                        break
+                    case Prompt():
+                        assert not said
+            assert said == [str(n) for n in range(200)]
