@@ -28,7 +28,7 @@ from kit.packets import SUBPROTOCOL
 COOKIE = "kit_session"
 TICKET = "ticket."
 ANY_SESSION = "*"
-_CLAIMS = ("iss", "aud", "sub", "session", "nbf", "exp")
+CLAIMS = ("iss", "aud", "sub", "session", "nbf", "exp")
 _PATH = re.compile(r"/s/([A-Za-z0-9_-]{1,64})")
 
 
@@ -46,6 +46,26 @@ class Identity(Struct, frozen=True):
     name: str
     session: str
     expires: float
+
+
+def read_token(token: str, secret: str, now: float) -> Identity:
+    """The identity in a JWT that was signed with `secret` and is valid `now` (seconds since the epoch); raises Refused (401)."""
+    try:
+        claims = jwt.decode(
+            token,
+            secret,
+            algorithms=["HS256"],
+            audience="kit",
+            issuer="kit",
+            # PyJWT reads the system's clock; ours is an argument, so the times are checked below.
+            options={"require": [*CLAIMS], "verify_exp": False, "verify_nbf": False, "verify_iat": False},
+        )
+        name, expires, begins = claims["sub"], float(claims["exp"]), float(claims["nbf"])
+    except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
+        raise Refused(HTTPStatus.UNAUTHORIZED, f"the token is not valid here: {error}") from None
+    if not begins <= now < expires:
+        raise Refused(HTTPStatus.UNAUTHORIZED, "the token has expired" if now >= expires else "the token is not valid yet")
+    return Identity(name, str(claims["session"]), expires)
 
 
 class Tickets(Protocol):
@@ -97,23 +117,8 @@ class Door:
         return jwt.encode(claims, self._secret, algorithm="HS256")
 
     def read_token(self, token: str) -> Identity:
-        """The identity in a JWT; raises Refused (401)."""
-        try:
-            claims = jwt.decode(
-                token,
-                self._secret,
-                algorithms=["HS256"],
-                audience="kit",
-                issuer="kit",
-                # PyJWT reads the system's clock; ours is an argument, so the times are checked below.
-                options={"require": [*_CLAIMS], "verify_exp": False, "verify_nbf": False, "verify_iat": False},
-            )
-            name, expires, begins = claims["sub"], float(claims["exp"]), float(claims["nbf"])
-        except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
-            raise Refused(HTTPStatus.UNAUTHORIZED, f"the token is not valid here: {error}") from None
-        if not begins <= self.clock() < expires:
-            raise Refused(HTTPStatus.UNAUTHORIZED, "the token has expired" if self.clock() >= expires else "the token is not valid yet")
-        return Identity(name, str(claims["session"]), expires)
+        """The identity in a JWT of this door's, now; raises Refused (401)."""
+        return read_token(token, self._secret, self.clock())
 
     async def ticket(self, identity: Identity, session: str, origin: str | None) -> str:
         """A ticket, good once, for this session from this Origin."""
