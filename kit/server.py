@@ -192,13 +192,15 @@ async def serve(
     max_duration: float | None = None,
     beat: float = BEAT,
     budget: Callable[[], Budget] = Budget,
+    create_connection: type[ServerConnection] | None = None,
     **options: Any,
 ) -> AsyncIterator[Server]:
     """Serve an agent, or several by name (the first is the default one), while the block runs; then drain.
 
     `store`: a URL, or an open Store to share; `secret`: what tokens are signed with, shared by instances that accept each other's
     (None: a fresh one); `origins`: the pages that may connect; `lease`, `ttl` and `max_duration` (of a connection) in seconds; `budget`
-    makes what a connection may say; `options` go to Instance and Run (`keep`, `patience`, `grace`, `join`, `rng`).
+    makes what a connection may say; `create_connection`: a subclass that looks on (kit/lab/trace.py); `options` go to Instance and Run
+    (`keep`, `patience`, `grace`, `join`, `rng`).
     """
     named = dict(agents) if isinstance(agents, Mapping) else {"agent": agents}
     async with _opened(store) as opened:
@@ -218,6 +220,7 @@ async def serve(
                 close_timeout=1.0,  # for a client that does not answer: neither a flood nor a drain waits for it longer
                 server_header=None,
                 logger=_quiet,
+                create_connection=create_connection,
             ) as server._websockets:
                 yield server
                 server._websockets.close(close_connections=False)  # nobody new

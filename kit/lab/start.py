@@ -1,4 +1,4 @@
-"""Start: an instance, its store and an embedded model beside the cells, once for each kernel."""
+"""Start: an instance, its store and an embedded model beside the cells, once for each kernel; for a chapter a cold one."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from kit.agents import model
 from kit.agents.demo import default_agent
 from kit.auth import Identity
 from kit.history import Agent
+from kit.lab.environment import complaint
+from kit.lab.finish import Finished, Unfinished, Watch, is_foreign, is_strict
 from kit.lab.thread import loop, run
+from kit.lab.trace import Trace
 from kit.lab.view import SessionView
 from kit.server import Server, serve
-from kit.store import StoreError, StoreTooOld
+from kit.store import StoreError, StoreTooOld, open_store
 from kit.transcript import SESSION
 
 TICKET_HOURS = 12
-_current: Lab | None = None
 
 
 class CannotStart(Exception):
@@ -28,11 +30,15 @@ class CannotStart(Exception):
 
 
 class Lab:
-    """What `start` started: `url` of the instance, its `server`, and the embedded `model`."""
+    """What `start` started: `url` of the instance, its `server`, the embedded `model`, and the `trace` of what passes."""
+
+    current: ClassVar[Lab | None] = None
 
     def __init__(self, options: dict[str, Any]) -> None:
         self.options = options
         self.loop = loop()
+        self.trace = Trace()
+        self.watch = Watch()
         self.server: Server
         self.model: model.Server
         self._leave = asyncio.Event()
@@ -55,7 +61,7 @@ class Lab:
 
     def add(self, **agents: Agent) -> None:
         """Let more agents answer here: `add(parrot=my_agent)`, then `session.prompt(..., to="parrot")`."""
-        self.server.instance.agents.update(agents)
+        self.server.instance.agents.update({name: self.trace.observed(agent) for name, agent in agents.items()})
 
     def issue_ticket(self, session: str, origin: str, deliver: Callable[[str], None]) -> None:
         """A page of this Jupyter asks, over the widget's comm, for a ticket: let its Origin in, and deliver one later.
@@ -77,10 +83,14 @@ class Lab:
 
     def close(self) -> None:
         """End the instance and the model; the next `start` begins anew."""
-        global _current
         run(self._end())
-        if _current is self:
-            _current = None
+        if Lab.current is self:
+            Lab.current = None
+
+    @property
+    def ports(self) -> set[int]:
+        """Those that are the lab's own."""
+        return {self.server.port, urlsplit(self.model.url).port or 0}
 
     def _soon(self, awaited: Coroutine[Any, Any, None]) -> None:
         self.loop.call_soon_threadsafe(lambda: self._keep(self.loop.create_task(awaited)))
@@ -99,13 +109,21 @@ class Lab:
             life.result()
 
     async def _live(
-        self, ready: asyncio.Future[None], agents: Agent | Mapping[str, Agent] | None, store: str, pace: float | None, options: dict[str, Any]
+        self,
+        ready: asyncio.Future[None],
+        agents: Agent | Mapping[str, Agent] | None,
+        store: str,
+        pace: float | None,
+        options: dict[str, Any],
     ) -> None:
-        secret = secrets.token_urlsafe(32)  # fresh in each kernel: no token of an earlier one is good here
-        # One packet a piece, so that ids in the notebook's text are the ids on the learner's screen.
-        options = {"join": False, **options}
-        async with model.serve(pace=pace) as self.model:
-            async with serve(agents or default_agent(self.model.url), store=store, secret=secret, **options) as self.server:
+        # A secret fresh in each kernel: no token of an earlier one is good here. One packet a piece, so that the ids in the notebook's
+        # text are the ids on the learner's screen.
+        options = {"secret": secrets.token_urlsafe(32), "join": False, "create_connection": self.trace.connection, **options}
+        async with model.serve(pace=pace) as self.model, open_store(store) as opened:
+            agents = agents or default_agent(self.model.url)
+            named = agents if isinstance(agents, Mapping) else {"agent": agents}
+            observed = {name: self.trace.observed(agent) for name, agent in named.items()}
+            async with serve(observed, store=self.trace.watch(opened), **options) as self.server:
                 ready.set_result(None)
                 await self._leave.wait()
 
@@ -121,24 +139,57 @@ class Lab:
         return f"The lab is open: an instance at {self.url}, beside your cells."
 
 
-def start(agents: Agent | Mapping[str, Agent] | None = None, *, store: str | None = None, pace: float | None = 50.0, **options: Any) -> Lab:
-    """Start the lab, or give the one that runs. Other arguments than the running one's replace it.
+def start(
+    chapter: str | None = None,
+    *,
+    agents: Agent | Mapping[str, Agent] | None = None,
+    store: str | None = None,
+    pace: float | None = 50.0,
+    **options: Any,
+) -> Lab:
+    """Start the lab, or give the one that runs. A chapter begins cold each time: what ran before is closed, its store and trace are empty.
 
+    Other arguments than the running lab's replace it, at the same port, so that the panels that are open find their way back.
     `agents`: your agent, or several by name; None: the demo on the embedded model (or, with OPENAI_API_KEY set, on a real one).
     `store`: a URL; None: this process's memory. `pace`: of the embedded model, in tokens per second. `options` go to `serve`.
     Raises CannotStart, which says what is in the way.
     """
-    global _current
+    if sentence := complaint():
+        raise CannotStart(sentence)
     wanted = {"agents": agents, "store": store, "pace": pace, **options}
-    if _current is not None:
-        if _current.options == wanted or (agents is None and store is None and not options and pace == 50.0):
-            return _current
-        options.setdefault("port", _current.server.port)  # the panels that are open find their way back
-        _current.close()
+    if running := Lab.current:
+        is_default = agents is None and store is None and not options and pace == 50.0
+        if chapter is None and (is_default or running.options == wanted):
+            return running
+        options.setdefault("port", running.server.port)
+        running.close()
+        running.watch.end()
     lab = Lab(wanted)
+    memory = "fake://lab" if chapter is None else f"fake://{chapter}-{secrets.token_hex(8)}"
     try:
-        run(lab._begin(agents, store or "fake://lab", pace, options))
+        run(lab._begin(agents, store or memory, pace, options))
     except (*StoreError, StoreTooOld) as error:
         raise CannotStart(f"The lab could not start: {error}. Is the store running, and may this machine listen on 127.0.0.1?") from None
-    _current = lab
+    Lab.current = lab
     return lab
+
+
+def finish() -> Finished:
+    """The last cell of a chapter: raises Unfinished where a task runs or failed, or a socket is open, that is not the lab's own."""
+    lab = Lab.current
+    if lab is None:
+        raise Unfinished("no lab is open: run the notebook from its first cell")
+    left = lab.watch.report(lab.ports)
+    if is_strict():  # a test looks behind the lab, too; a learner's panels go on
+        lab.close()
+        left += run(_still_there())
+    if left:
+        raise Unfinished("\n".join(left))
+    return Finished()
+
+
+async def _still_there() -> list[str]:
+    """What runs on the kit's loop after the lab was closed."""
+    await asyncio.sleep(0)  # the callbacks of what has just ended
+    left = [task for task in asyncio.all_tasks() if not is_foreign(task)]
+    return [f"the lab left a task behind: {task.get_name()} ({task.get_coro()})" for task in left]

@@ -11,6 +11,7 @@ from typing import NamedTuple, assert_never
 from msgspec import UNSET
 
 from kit.instance import Instance
+from kit.lab.table import as_html, as_text
 from kit.lab.thread import run
 from kit.packets import (
     Action,
@@ -33,9 +34,6 @@ from kit.packets import (
     ToolResult,
     new_ref,
 )
-
-
-_LEFT = "style='text-align: left; vertical-align: top'"  # Jupyter's tables are made for numbers
 
 
 class Line(NamedTuple):
@@ -75,7 +73,11 @@ def text_of(entry: Entry) -> str:
         case Action(name=name, arguments=arguments, on=on):
             return f"{name}({', '.join(f'{k}={v!r}' for k, v in arguments.items())}) on {on}"
         case ToolResult() | Result():
-            return f"{entry.call}: {json.dumps(entry.value, ensure_ascii=False)}" if entry.error is UNSET else f"{entry.call}: failed, {entry.error}"
+            return (
+                f"{entry.call}: {json.dumps(entry.value, ensure_ascii=False)}"
+                if entry.error is UNSET
+                else f"{entry.call}: failed, {entry.error}"
+            )
         case Ask(text=text, choices=choices):
             return f"{text} ({' / '.join(choices)})" if choices else text
         case Answer(call=call, text=text):
@@ -99,16 +101,17 @@ def text_of(entry: Entry) -> str:
 class Transcript(tuple[Entry, ...]):
     """Entries of a session, shown as what was said."""
 
+    __slots__ = ()
+
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """Ids, who, what and the text, of each line."""
+        return [(line.ids, line.who, line.what, line.text) for line in lines(self)]
+
     def __repr__(self) -> str:
-        rows = [*lines(self)]
-        width = [max((len(value) for value in column), default=0) for column in zip(*((r.ids, r.who, r.what) for r in rows), strict=True)]
-        return "\n".join(f"{r.ids:<{width[0]}}  {r.who:<{width[1]}}  {r.what:<{width[2]}}  {r.text}" for r in rows) or "(nothing said yet)"
+        return as_text(self.rows()) or "(nothing said yet)"
 
     def _repr_html_(self) -> str:
-        names = ("id", "who", "what", "text")
-        head = "".join(f"<th scope='col' {_LEFT}>{name}</th>" for name in names)
-        rows = ("".join(f"<td {_LEFT}>{escape(text)}</td>" for text in (r.ids, r.who, r.what, r.text)) for r in lines(self))
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in rows)}</tbody></table>"
+        return as_html(self.rows(), ("id", "who", "what", "text"))
 
 
 class SessionView:
@@ -151,7 +154,7 @@ class SessionView:
         feed = await self._instance.feed(self.name)
         known = await feed.projection()
         turn = known.calls[call].turn if call else next(t.id for t in known.turns.values() if str(t.opened) == receipt.id)
-        while not (state := known.turns[turn]).ended and not known.waits(state):
+        while not (state := known.turns[turn]).ended and not known.waits(state):  # noqa: ASYNC110  # a feed wakes runs and viewers: no event for us
             await asyncio.sleep(0.02)
         entries = await self._read()
         return Transcript(e for e in entries if e.id == receipt.id or (isinstance(e, Packet) and e.turn == turn))

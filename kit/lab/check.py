@@ -1,0 +1,253 @@
+"""Check: exercises: what a learner wrote is tried out at once, in this process, and told in which step it differs.
+
+An exercise is graded on what it does and on the trace, never on its text. Whatever the learner's code does (it raises, it never ends, it
+gives nonsense), the check answers; only under KIT_STRICT=1, in the tests of the chapters, it raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import importlib.util
+import inspect
+import json
+import re
+import sys
+import threading
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from html import escape
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from pathlib import Path
+from typing import Any, NoReturn
+
+from kit.lab.finish import is_strict
+from kit.lab.start import Lab
+from kit.lab.table import as_html, as_text, shorten
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+_MISSING = object()
+_given: Counter[str] = Counter()
+
+
+class NotYet(Exception):
+    """A check failed where none may (KIT_STRICT=1)."""
+
+
+class _Differs(Exception):
+    """A step has another outcome than it should."""
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """`check(it, attempt)`, maybe async, tries out what the notebook has under `name`, for `seconds` at most. The second hint is plain."""
+
+    name: str
+    check: Callable[[Any, Attempt], Any]
+    hints: tuple[str, str]
+    seconds: float = 2.0
+
+
+@dataclass
+class Attempt:
+    """One run of a check: `step` says what is tried next, `equal` and `fail` what came of it."""
+
+    steps: list[str] = field(default_factory=list)
+    rows: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def lab(self) -> Lab:
+        """The lab that runs."""
+        return Lab.current or self.fail('no lab is open: run the notebook from its first cell, `lab.start("...")`')
+
+    def step(self, what: str) -> None:
+        """What is tried from here on, in the learner's words: it heads what is told when it fails."""
+        self.steps.append(what)
+
+    def equal(self, seen: object, expected: object) -> None:
+        """The step passes where both are equal, and of the same kind."""
+        if inspect.iscoroutine(seen):
+            seen.close()
+            self.fail("it is `async`, and gives something to await", expected=expected)
+        if type(seen) is not type(expected) or seen != expected:
+            self.fail(_difference(seen, expected), seen=seen, expected=expected)
+
+    def fail(self, why: str = "", *, seen: object = _MISSING, expected: object = _MISSING) -> NoReturn:
+        """The step fails; `why` is one sentence."""
+        told = (("why", why), ("expected", _show(expected)), ("seen", _show(seen)))
+        self.rows = [(name, text) for name, text in told if text]
+        raise _Differs
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a check says."""
+
+    passed: bool
+    title: str
+    rows: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        return f"{'✓ passed' if self.passed else '✗ not yet'}: {self.title}"
+
+    def __repr__(self) -> str:
+        return "\n".join([self.verdict, *(f"  {line}" for line in as_text(self.rows).splitlines())])
+
+    def _repr_html_(self) -> str:
+        return f"<p><strong>{escape(self.verdict)}</strong></p>{as_html(self.rows) if self.rows else ''}"
+
+
+class Text(str):
+    """A text for reading."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def check(number: str, it: object = _MISSING) -> Outcome:
+    """Try the exercise out on what the notebook has under its name (or on `it`), and say whether it passes and where it does not."""
+    try:
+        exercise = _exercise(number)
+        if it is _MISSING:
+            it = vars(sys.modules["__main__"]).get(exercise.name, _MISSING)
+        outcome = _tried(number, exercise, it)
+    except LookupError as error:
+        outcome = Outcome(False, number, (("why", str(error.args[0])),))
+    if is_strict() and not outcome.passed:
+        raise NotYet(repr(outcome))
+    return outcome
+
+
+def hint(number: str) -> Text:
+    """A hint; called again, a plainer one."""
+    try:
+        exercise = _exercise(number)
+    except LookupError as error:
+        return Text(error.args[0])
+    _given[number] += 1
+    more = f'  (For a plainer one: lab.hint("{number}") again.)' if _given[number] == 1 else f'  (All of it: lab.solution("{number}").)'
+    return Text(exercise.hints[min(_given[number], 2) - 1] + "\n" + more)
+
+
+def solution(number: str) -> Text:
+    """One way to solve the exercise, as text."""
+    for path in _beside(f"solutions/{_chapter(number)}_*.ipynb"):
+        for cell in json.loads(path.read_text("utf-8"))["cells"]:
+            head, _, source = "".join(cell["source"]).partition("\n")
+            if head.strip() == f"# exercise {number}":
+                return Text(source)
+    return Text(f"there is no exercise {number}")
+
+
+# ---- where exercises stand ----
+
+
+def _chapter(number: str) -> str:
+    return f"{int(number.partition('.')[0]):02d}" if re.fullmatch(r"\d{1,2}\.\d{1,2}", str(number)) else "none"
+
+
+def _beside(pattern: str) -> Iterator[Path]:
+    """Files of the notebooks: beside the one that runs (which may be a solution), else in the repository."""
+    for folder in (Path.cwd(), Path.cwd().parent, NOTEBOOKS):
+        yield from sorted(folder.glob(pattern))
+
+
+def _exercise(number: str) -> Exercise:
+    """Raises LookupError with a sentence."""
+    path = next(_beside(f"exercises/chapter_{_chapter(number)}.py"), None)
+    if path is None:
+        raise LookupError(f"there is no exercise {number!r}: an exercise is named as in its cell's first line, such as '1.1'")
+    known = exercises(path)
+    if number not in known:
+        raise LookupError(f"there is no exercise {number}: this chapter has {', '.join(known)}")
+    return known[number]
+
+
+def exercises(path: Path) -> dict[str, Exercise]:
+    """The exercises of a chapter, by number; read anew each time, which takes no longer than a millisecond."""
+    loader = SourceFileLoader(f"exercises.{path.stem}", str(path))
+    module = importlib.util.module_from_spec(ModuleSpec(loader.name, loader, origin=str(path)))
+    loader.exec_module(module)
+    known: dict[str, Exercise] = module.EXERCISES
+    return known
+
+
+# ---- one attempt ----
+
+
+def _tried(number: str, exercise: Exercise, it: object) -> Outcome:
+    attempt, title = Attempt(), f"{number} {exercise.name}"
+    if it is _MISSING:
+        attempt.rows = [("why", f"there is no `{exercise.name}` yet: run its cell")]
+        passed = False
+    else:
+        passed = _run(exercise, it, attempt)
+    if passed:
+        return Outcome(True, f"{title} ({len(attempt.steps)} steps)")
+    steps = [("step", f"{len(attempt.steps)}: {attempt.steps[-1]}")] if attempt.steps else []
+    return Outcome(False, title, (*steps, *attempt.rows, ("next", f'change it and check again, or ask lab.hint("{number}")')))
+
+
+def _run(exercise: Exercise, it: object, attempt: Attempt) -> bool:
+    """Run the check on a thread and a loop of its own: a learner's endless loop stops neither the kit's nor the notebook's."""
+    passed: list[bool] = []
+    thread = threading.Thread(target=lambda: passed.append(_judged(exercise, it, attempt)), name=f"check {exercise.name}", daemon=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a coroutine that nobody awaited: the check says so, better
+        thread.start()
+        thread.join(exercise.seconds)
+        if thread.is_alive():
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
+            thread.join(0.1)
+            attempt.rows = [("why", f"no end after {exercise.seconds:g} s: does it wait for something that never comes?")]
+            return False
+    return passed == [True]
+
+
+def _judged(exercise: Exercise, it: object, attempt: Attempt) -> bool:
+    try:
+        waited = exercise.check(it, attempt)
+        if inspect.iscoroutine(waited):
+            asyncio.run(waited)
+        return True
+    except _Differs:
+        return False
+    except SystemExit:
+        return False
+    except BaseException as error:  # noqa: BLE001  # a learner's code may raise anything, KeyboardInterrupt too
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        attempt.rows = [("why", f"it raised {type(error).__name__}: {error}"), ("at", f"line {last.lineno} of {last.name}")]
+        return False
+
+
+def _show(value: object, limit: int = 160) -> str:
+    """A value in one line: bytes in hex, everything else as Python writes it."""
+    if value is _MISSING:
+        return ""
+    try:
+        text = bytes(value).hex(" ") if isinstance(value, bytes | bytearray) else repr(value)
+    except Exception as error:  # noqa: BLE001  # a learner's `__repr__`
+        text = f"a {type(value).__name__} whose repr raises {type(error).__name__}"
+    return shorten(text, limit)
+
+
+def _difference(seen: object, expected: object) -> str:
+    """Where two values differ first, in words."""
+    if type(seen) is not type(expected):
+        return f"it gave {_kind(seen)}, where {_kind(expected)} is expected"
+    if isinstance(seen, str | bytes | list | tuple) and isinstance(expected, str | bytes | list | tuple):
+        what = "character" if isinstance(seen, str) else "byte" if isinstance(seen, bytes) else "item"
+        same = next((i for i, (a, b) in enumerate(zip(seen, expected, strict=False)) if a != b), min(len(seen), len(expected)))
+        lengths = f"; {len(seen)} instead of {len(expected)}" if len(seen) != len(expected) else ""
+        return f"they differ from {what} {same + 1} on{lengths}"
+    return ""
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"{'an' if type(value).__name__[0] in 'aeiou' else 'a'} {type(value).__name__}"

@@ -1,0 +1,119 @@
+"""Finish: nothing of a chapter is left over: no task that runs or failed unseen, no open socket.
+
+A forgotten task fails in silence, and a forgotten socket holds a port and a connection until the kernel ends. The lab's own are no concern
+here: it goes on, so that its panels do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import socket
+from collections.abc import Collection, Iterator
+from typing import Any, TypeVar
+from weakref import WeakSet
+
+from kit.lab.thread import loop
+
+T = TypeVar("T")
+
+
+class Unfinished(Exception):
+    """Something is left over; each line says what, and how it is ended."""
+
+
+class Finished:
+    """The result of a chapter that left nothing behind."""
+
+    def __repr__(self) -> str:
+        return "✓ finished: no task and no socket is left over"
+
+
+class Watch:
+    """Looks for what was left since it began. What a kernel runs of its own is there before."""
+
+    def __init__(self) -> None:
+        self._tasks: WeakSet[asyncio.Task[Any]] = WeakSet(_living(asyncio.Task))
+        self._sockets = WeakSet(_living(socket.socket))
+        self._failed: list[str] = []
+        self._loop = _running_loop()
+        self._listen(self._loop)
+        loop().call_soon_threadsafe(self._listen, loop())
+
+    def _listen(self, of: asyncio.AbstractEventLoop | None) -> None:
+        """A task that is gone when we look has told its loop, when it was collected, that nobody asked what it raised."""
+        if of is not None:
+            of.set_exception_handler(self._told)
+
+    def _told(self, of: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self._failed.append(f"{context['message']}: {context.get('exception')!r}")
+        of.default_exception_handler(context)
+
+    def tasks(self) -> Iterator[asyncio.Task[Any]]:
+        """The cells' own that still run (the kernel's other tasks are made by its own packages)."""
+        for task in _living(asyncio.Task):
+            if not task.done() and task not in self._tasks and task.get_loop() is self._loop is not None and not is_foreign(task):
+                yield task
+
+    def failed(self) -> Iterator[str]:
+        """What tasks raised, and nobody asked for."""
+        yield from self._failed
+        for task in _living(asyncio.Task):
+            # asyncio's own mark for a result that nobody has looked at; to ask for the exception would wipe it.
+            if task.done() and task not in self._tasks and getattr(task, "_log_traceback", False):
+                yield f"{task.get_name()}: {task.exception()!r}"
+
+    def sockets(self, ports: Collection[int]) -> Iterator[str]:
+        """The open ones, but for those that serve, or belong to, the given ports."""
+        for each in _living(socket.socket):
+            if each not in self._sockets and each.fileno() >= 0 and each.family in (socket.AF_INET, socket.AF_INET6):
+                here, there = each.getsockname(), _peer(each)
+                if here[1] not in ports:
+                    yield f"{here[0]}:{here[1]} {f'to {there[0]}:{there[1]}' if there else 'listening'}"
+
+    def report(self, ports: Collection[int]) -> list[str]:
+        """One sentence for each thing that is left over."""
+        gc.collect()
+        return [
+            *(f"a task still runs: {task.get_name()} ({task.get_coro()}): await it or cancel it" for task in self.tasks()),
+            *(f"a task failed and nobody looked: {failure}" for failure in self.failed()),
+            *(f"a socket is open: {which}: close it, best by `async with`" for which in self.sockets(ports)),
+        ]
+
+    def end(self) -> None:
+        """Cancel what still runs: a chapter that is begun again begins alone."""
+        for task in self.tasks():
+            task.cancel()
+
+
+def is_strict() -> bool:
+    """Whether this is a test of the chapters (KIT_STRICT=1), where a failed check is an error."""
+    return os.environ.get("KIT_STRICT", "") not in ("", "0")
+
+
+def _living(kind: type[T]) -> list[T]:
+    return [each for each in gc.get_objects() if issubclass(type(each), kind)]  # not isinstance: a proxy's `__class__` runs code
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def is_foreign(task: asyncio.Task[Any]) -> bool:
+    """Whether a task is the kernel's own, this very cell, or a blocking read that fakeredis lets run out after its connection is gone."""
+    if task is asyncio.current_task(task.get_loop()):
+        return True
+    code = getattr(task.get_coro(), "cr_code", None)
+    packages = ("ipykernel", "tornado", "zmq", "IPython", "fakeredis")
+    return code is not None and any(f"{os.sep}{name}{os.sep}" in code.co_filename for name in packages)
+
+
+def _peer(each: socket.socket) -> Any:
+    try:
+        return each.getpeername()
+    except OSError:
+        return None
