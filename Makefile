@@ -57,7 +57,7 @@ lock: $(VENV)/.made
 	$(COMPILE) pyproject.toml --extra test -c requirements.lock -o requirements-test.lock
 
 notebooks: $(VENV)/.test
-	$(BIN)/python -m tests.notebooks.save
+	$(BIN)/python -m tests.notebooks.build
 
 clean:
 	rm -rf .venv .setup build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,11 +1,11 @@
-"""Run the notebooks and store what they print: `python -m tests.notebooks.save [name ...]`.
+"""Save: run a notebook and store what it prints.
 
 What is only true of this run is left out: the widgets' state and views (a fresh page shows their caption instead), times, versions.
 """
 
 from __future__ import annotations
 
-import sys
+import os
 from pathlib import Path
 
 import nbformat
@@ -26,10 +26,14 @@ def notebooks() -> list[Path]:
     return sorted(NOTEBOOKS.rglob("[0-9]*.ipynb"))
 
 
-def save(path: Path) -> None:
-    """Run one notebook from its first cell to its last; raises nbclient's CellExecutionError where one fails that should not."""
+def save(path: Path, *, strict: bool = False) -> None:
+    """Run one notebook from its first cell to its last; raises nbclient's CellExecutionError where one fails that should not.
+
+    `strict`: where a check that fails is an error, too.
+    """
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(path.parent)}}, store_widget_state=False).execute()
+    client = NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(path.parent)}}, store_widget_state=False)
+    client.execute(env={**os.environ, "KIT_STRICT": str(int(strict))})
     clean(notebook)
     nbformat.write(notebook, path)
 
@@ -41,10 +45,3 @@ def clean(notebook: NotebookNode) -> None:
         cell.metadata.pop("execution", None)
         for output in cell.get("outputs", []):
             output.get("data", {}).pop(VIEW, None)
-
-
-if __name__ == "__main__":
-    for name in notebooks():
-        if not sys.argv[1:] or name.stem in sys.argv[1:]:
-            print(f"running {name.relative_to(ROOT)}")
-            save(name)
