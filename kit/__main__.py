@@ -90,9 +90,9 @@ def _serving_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", metavar="URL", help="redis://, rediss:// or unix://; without it, this process's own memory")
     parser.add_argument("--agent", metavar="MODULE:NAME", help="your agent, or a dict of agents by name; without it, the demo on a model")
     parser.add_argument("--pace", type=float, default=50.0, metavar="TOKENS_PER_S", help="of the embedded model (0: as fast as it can)")
-    parser.add_argument("--lease", type=float, default=2.0, metavar="SECONDS", help="how long a turn waits for an instance that died")
-    parser.add_argument("--max-duration", type=float, metavar="SECONDS", help="close each connection after this time, as platforms do")
-    parser.add_argument("--shards", type=int, default=1, help="slots that the sessions are spread over; the same for all instances")
+    parser.add_argument("--lease", type=_positive, default=2.0, metavar="SECONDS", help="how long a turn waits for an instance that died")
+    parser.add_argument("--max-duration", type=_positive, metavar="SECONDS", help="close each connection after this time, as platforms do")
+    parser.add_argument("--shards", type=_count, default=1, help="slots that the sessions are spread over; the same for all instances")
     parser.add_argument(
         "--origin", action="append", default=[], metavar="URL", help="a page that may connect, such as http://127.0.0.1:8888"
     )
@@ -113,6 +113,7 @@ async def _instance(options: argparse.Namespace) -> AsyncIterator[Server]:
     """The instance that the options describe; raises Unusable where it can't start."""
     from kit.server import serve  # here: `token` needs no server
     from kit.store import StoreError, StoreTooOld
+    from kit.transcript import WrongShards
 
     async with AsyncExitStack() as stack:
         try:
@@ -129,11 +130,11 @@ async def _instance(options: argparse.Namespace) -> AsyncIterator[Server]:
                 max_duration=options.max_duration,
             )
             server = await stack.enter_async_context(serving)
-        except StoreTooOld as error:
+        except (StoreTooOld, WrongShards) as error:
             raise Unusable(str(error)) from None
         except StoreError as error:
             raise Unusable(f"no store or no port: {error}. Is --store {options.store} running, is port {options.port} free?") from None
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:  # the latter: a port beyond 65535
             raise Unusable(str(error)) from None
         yield server
 
@@ -223,9 +224,19 @@ async def _token(options: argparse.Namespace) -> None:
         raise Unusable(str(error)) from None
 
 
+def _positive(text: str) -> float:
+    if not 0 < float(text) < 1e9:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0, or is beyond all measure")
+    return float(text)
+
+
+def _count(text: str) -> int:
+    return int(_positive(str(int(text))))
+
+
 def _duration(text: str) -> float:
     """Seconds in `90`, `90s`, `15m`, `1h` or `2d`."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)([smhd]?)", text)
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is no time: write 90s, 15m, 1h or 2d")
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 24 * 3600}[found[2]]
