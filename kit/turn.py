@@ -25,7 +25,7 @@ import msgspec
 
 from kit.feed import Feed
 from kit.history import HAND_OVER, Agent, AgentError, History
-from kit.packets import AnyPacket, End, EntryId, Takeover, stored
+from kit.packets import START, AnyPacket, End, EntryId, Takeover, stored
 from kit.projection import Turn
 from kit.speech import NoPacket, joined, numbered, pieces
 from kit.store import StoreError
@@ -87,7 +87,7 @@ class Run:
         try:
             self._known = await self._patiently(self.feed.projection)
             await self._patiently(self.feed.catch_up)
-            if first or await self._patiently(self._take_over):
+            if first or await self._patiently(self._take_over) is not None:
                 await self._await_my_turn()
                 if end := await self._speak():
                     await self._end(end)
@@ -116,18 +116,28 @@ class Run:
             raise Ended
         return turn
 
-    async def _take_over(self) -> bool:
-        """Say `takeover`, then count what the turn has said; False (and no word) where it has ended."""
+    async def _take_over(self) -> History | None:
+        """Say `takeover`, then count what the turn has said; gives the log up to there, or None (and says no word) where it has ended."""
         turn = self._known.turns.get(self.turn)
         if turn is None or turn.ended:
             await self._release(open=False)
-            return False
+            return None
         word = Takeover(turn=self.turn, by=self.by, from_=self.by, ref=secrets.token_urlsafe(16))
         spoken = await self._patiently(lambda: self.feed.transcript.say(self.log, word))
         await self._patiently(self.feed.catch_up)
         history, _ = await self._patiently(lambda: self.feed.history(self.turn))
         self._taken, self._next = spoken.id, 1 + history.pieces
-        return True
+        return history
+
+    async def _take_back(self) -> None:
+        """Say `takeover` after a lost reply; raises Yielded where another run had the turn meanwhile.
+
+        What that one said, this run's agent has not heard: it would go on from where it stood itself. So neither of them does.
+        """
+        before = self._taken or START
+        for entry in await self._patiently(self._take_over) or ():
+            if isinstance(entry, Takeover) and entry.turn == self.turn and entry.by != self.by and EntryId.parse(entry.id) > before:
+                raise Yielded
 
     async def _await_my_turn(self) -> None:
         """Wait in the agent's queue."""
@@ -256,7 +266,7 @@ class Run:
             return packets
         except StoreError as error:
             log.warning("turn %s: no answer to an append: %s", self.turn, error)
-            await self._patiently(self._take_over)
+            await self._take_back()
             return [p for p in packets if p.n >= self._next]
 
     async def _end(self, end: End) -> None:

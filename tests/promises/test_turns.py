@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as StoreConnectionError
 
 from kit.agents.scripted import scripted
@@ -252,12 +254,16 @@ async def test_nothing_stays_when_everybody_has_left(store: str) -> None:
                 await ann.ended(turn_of(await ann.session.prompt("go")))
         instance = one.server.instance
         await idle(one)
-        while one.server.connections:
-            await asyncio.sleep(0)
+        await asyncio.gather(*(ended(connection) for connection in one.server.connections))
         assert (instance._runs, instance._feeds, instance._opening) == ({}, {}, {})
         assert len(tasks()) <= quiet
         assert await instance.transcript.open_turns(0) == []
         assert await leases(store) == []
+
+
+async def ended(connection: Any) -> None:
+    await connection.socket.websocket.wait_closed()
+    await asyncio.sleep(0)  # its own tasks end in the step after
 
 
 def tasks() -> list[asyncio.Task[Any]]:
@@ -282,10 +288,12 @@ async def test_a_prompt_whose_sender_left_at_once_can_still_be_stopped(store: st
 # ---- lost replies ----
 
 
-async def test_lost_replies_in_a_duel_of_two_instances(store: str) -> None:
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32))
+async def test_lost_replies_in_a_duel_of_two_instances(store: str, seed: int) -> None:
     """Both instances lose commits, both are frozen past the lease now and then: the text is exact, the turn ends once."""
-    async with nodes(store, counting(150, 1500), 2, lease=0.1) as both, watch(both[0].server, "s") as ann:
-        rng = random.Random(11)
+    async with nodes(store, counting(150, 1500), 2, lease=0.1) as both, watch(both[0].server, f"s{seed}") as ann:
+        rng = random.Random(seed)
         losses = [Losses(node.store, rng, 0.15) for node in both]
         turn = turn_of(await ann.session.prompt("go"))
         for i in range(4):
@@ -293,18 +301,18 @@ async def test_lost_replies_in_a_duel_of_two_instances(store: str) -> None:
             node = both[i % 2]
             node.freeze()
             asyncio.get_running_loop().call_later(0.25, node.thaw)
-        async with watch(both[1].server, "s", "bob") as bob:
+        async with watch(both[1].server, f"s{seed}", "bob") as bob:
             assert (await bob.ended(turn)).reason == "done"
         for loss in losses:
             await loss.settled()
-        log = await read_log(store, "s")
+        log = await read_log(store, f"s{seed}")
         Judge(log)
         assert said(log, turn) == count(150)
 
 
 async def test_a_word_whose_reply_is_lost_is_said_once(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The script ran, its answer did not come: the connection closes, the client says the word again, and hears that it was applied."""
-    lost = []
+    lost: list[EntryId] = []
     add = Transcript._add
 
     async def losing(transcript: Transcript, log: Any, word: Any, *rest: Any) -> Any:
