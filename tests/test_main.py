@@ -206,7 +206,10 @@ def test_a_port_that_is_taken_is_a_sentence(shell: pytest.MonkeyPatch, capsys: p
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("option", ["--lease=0", "--lease=-1", "--lease=nan", "--max-duration=0", "--shards=0", "--shards=0.5", "--lease=x", "--port=x"])
+WRONG_NUMBERS = ["--lease=0", "--lease=-1", "--lease=nan", "--max-duration=0", "--shards=0", "--shards=0.5", "--lease=x", "--port=x"]
+
+
+@pytest.mark.parametrize("option", WRONG_NUMBERS)
 def test_what_is_no_number_for_it_is_told(shell: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["serve", "--agent", "my_agents:greet", option])

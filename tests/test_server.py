@@ -1,0 +1,236 @@
+"""Server: hello and what follows it, typing, beats, the end of a connection's time, the drain, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from websockets.asyncio.client import connect
+
+from kit.agents.scripted import scripted
+from kit.connection import Budget, Flooding
+from kit.history import History
+from kit.packets import Ask, Content, Prompt, Typing
+from kit.server import serve
+from kit.store import open_store
+from tests.support import Counting, prompt, visit
+
+# ---- hello and the log ----
+
+
+async def test_hello_says_where_the_connection_starts(store: str) -> None:
+    """Fresh: from the beginning. With a cursor: resumed after it, and nothing before it comes."""
+    async with serve(Counting(), store=store) as server:
+        async with visit(server) as ann:
+            hello = ann.hello
+            assert (hello.session, hello.after, hello.head, hello.status, hello.ticket) == ("s", "0-0", "0-0", "fresh", None)
+            await ann.answer(prompt())
+            await ann.until("end")
+        async with visit(server, query=f"?after=1-1&log={hello.log}") as ann:
+            assert (ann.hello.status, ann.hello.after, ann.hello.head, ann.hello.log) == ("resumed", "1-1", "1-2", hello.log)
+            assert (await ann.receive())["id"] == "1-2"
+        async with visit(server, query="?after=1-2") as ann:
+            assert (ann.hello.status, ann.hello.after) == ("resumed", "1-2")
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("?after=nonsense", "other log"),
+        ("?after=", "other log"),
+        ("?after=1", "other log"),
+        ("?after=9-9", "future"),
+        ("?after=18446744073709551616-0", "future"),
+        ("?after=99999999999999999999999-0", "future"),
+        ("?after=1-0&log=anotherl", "other log"),
+        ("?after=1-7", "future"),
+        ("?after=0-3", "lost"),
+    ],
+)
+async def test_a_cursor_that_cannot_be_served_is_a_gap(store: str, query: str, reason: str) -> None:
+    """`hello` and `gap` say why and where; then all that is kept comes, from the first word on."""
+    async with serve(Counting(), store=store) as server:
+        async with visit(server) as ann:
+            await ann.answer(prompt())
+            await ann.until("end")
+        async with visit(server, query=query) as ann:
+            assert (ann.hello.status, ann.hello.after) == ("gap", "0-0")
+            assert ann.hello.reason == reason
+            gap = await ann.receive()
+            assert (gap["type"], gap["after"], gap["log"], gap["reason"]) == ("gap", "0-0", ann.hello.log, reason)
+            assert [(await ann.receive())["id"] for _ in range(3)] == ["1-0", "1-1", "1-2"]
+
+
+async def test_sessions_do_not_hear_each_other(store: str) -> None:
+    async with serve(Counting(), store=store) as server, visit(server, "one") as ann, visit(server, "two", name="bob") as bob:
+        await ann.answer(prompt("secret"))
+        await ann.until("end")
+        await bob.answer(prompt("mine"))
+        await bob.until("end")
+        assert [frame.text for frame in bob.seen if isinstance(frame, Prompt)] == ["mine"]
+
+
+async def test_two_instances_serve_one_session(store: str) -> None:
+    """What is said on one is seen on the other, and the other's words reach the agent that runs on the first."""
+
+    async def agent(history: History) -> AsyncIterator[Ask | Content]:
+        if answer := history.answer("q"):
+            yield Content(f"thanks, {answer.from_}")
+        else:
+            yield Ask(call="q", text="?")
+
+    secret = "s" * 32
+    async with (
+        serve(agent, store=store, secret=secret) as one,
+        serve(agent, store=store, secret=secret) as two,
+        visit(one) as ann,
+        visit(two, name="bob") as bob,
+    ):
+        await ann.answer(prompt())
+        await bob.until("ask")
+        assert (await bob.answer({"type": "answer", "ref": "r" * 16, "call": "q", "text": "x"}))["status"] == "applied"
+        assert (await ann.until("content"))["text"] == "thanks, bob"
+        assert (await bob.until("end"))["reason"] == "done"
+
+
+# ---- beside the log ----
+
+
+async def test_typing_goes_around_the_log(store: str) -> None:
+    """Everybody in the session sees it, on every instance, from whom the door let in; it is not kept."""
+    secret = "s" * 32
+    async with serve(Counting(), store=store, secret=secret) as one, serve(Counting(), store=store, secret=secret) as two:
+        async with visit(one) as ann, visit(two, name="bob") as bob, visit(one, "other", name="eve") as eve:
+            await bob.answer(prompt())
+            await ann.until("end")
+            await bob.until("end")
+            await ann.send({"type": "typing", "on": True})
+            for visitor in (ann, bob):
+                assert (await visitor.until("typing"))["from"] == "ann"
+            assert await eve.answers() == []
+            assert not any(isinstance(frame, Typing) for frame in eve.seen)
+        async with visit(two) as late:
+            await late.until("end")
+            assert {type(frame).__name__ for frame in late.seen} == {"Hello", "Prompt", "Content", "End"}
+
+
+async def test_beats_come_by_themselves(store: str) -> None:
+    """At the server's pace, also to who is not spoken to."""
+    async with serve(Counting(), store=store, beat=0.01) as server, visit(server) as ann:
+        for _ in range(3):
+            await ann.until("beat")
+
+
+# ---- the end of a connection ----
+
+
+async def test_a_connections_time_is_up(store: str) -> None:
+    """After `max_duration` it is closed with 1012, come back at once; the turn goes on meanwhile and the next connection has it all."""
+    agent = scripted([Content(str(n)) for n in range(40)], pace=100)
+    async with serve(agent, store=store, max_duration=0.15, join=False) as server:
+        async with visit(server) as ann:
+            await ann.answer(prompt())
+            assert await ann.closed() == (1012, "0")
+        said: list[str] = []
+        query = ""
+        while "39" not in said:
+            async with visit(server, query=query) as ann:
+                await ann.closed()
+                entries = [frame for frame in ann.seen if isinstance(frame, Content)]
+                said += [entry.text for entry in entries]
+                query = f"?after={entries[-1].id}&log={ann.hello.log}" if entries else query
+        assert said == [str(n) for n in range(40)]
+
+
+async def test_a_cut_is_no_closing_handshake(store: str) -> None:
+    async with serve(Counting(), store=store) as server, visit(server) as ann, visit(server, "other") as bob:
+        await server.cut("s")
+        await ann.socket.wait_closed()
+        assert ann.socket.close_code == 1006
+        assert (await bob.answer(prompt()))["status"] == "applied"
+
+
+async def test_the_drain_closes_everybody_with_1012(store: str) -> None:
+    """And a client that answers nothing does not hold it up."""
+    async with serve(Counting(), store=store) as server:
+        url, token = server.url, server.token("ann")
+        options = {
+            "additional_headers": {"Authorization": f"Bearer {token}"},
+            "subprotocols": ["kit.v1"],
+            "proxy": None,
+            "close_timeout": 0.1,
+        }
+        good = await connect(f"{url}/s/s", **options)  # type: ignore[arg-type]  # a dict of all kinds
+        frozen = await connect(f"{url}/s/s", **options)  # type: ignore[arg-type]
+        await frozen.recv()
+        frozen.transport.pause_reading()
+        begin = time.monotonic()
+    assert time.monotonic() - begin < 3.0
+    await good.wait_closed()
+    assert (good.close_code, good.close_reason) == (1012, "0")
+    frozen.transport.abort()
+
+
+async def test_nothing_is_left_when_the_server_ends(store: str) -> None:
+    """No task, no socket; and the store that was given stays open, for it is not the server's."""
+    async with open_store(store) as shared:
+
+        def ours() -> list[str]:
+            tasks = [repr(task) for task in asyncio.all_tasks()]  # with the file that each one runs in
+            return [task for task in tasks if "/kit/" in task or "/websockets/" in task]
+
+        async with serve(Counting(), store=shared) as server, visit(server) as ann:
+            await ann.answer(prompt())
+            assert len(ours()) >= 4
+        assert ours() == []
+        assert await shared.redis.ping()
+
+
+async def test_what_the_block_raises_comes_out_as_it_is(store: str) -> None:
+    """Not in an ExceptionGroup: `serve` has tasks of its own, but this is not one of them."""
+    with pytest.raises(LookupError, match="mine"):
+        async with serve(Counting(), store=store):
+            raise LookupError("mine")
+    with pytest.raises(OSError, match="address already in use"):
+        async with serve(Counting(), store=store) as server, serve(Counting(), store=store, port=server.port):
+            pass
+
+
+async def test_an_instance_needs_an_agent(store: str) -> None:
+    with pytest.raises(ValueError, match="at least one agent"):
+        async with serve({}, store=store):
+            pass
+
+
+# ---- the budget ----
+
+
+def test_a_budget_refills_with_time() -> None:
+    """`size` at once, `refill` a second, and never more than `size`."""
+    now = [0.0]
+    budget = Budget(10, 2, clock=lambda: now[0])
+    for _ in range(10):
+        budget.spend(1)
+    with pytest.raises(Flooding):
+        budget.spend(1)
+    now[0] = 3.0
+    budget.spend(5)  # six have come, one was owed
+    with pytest.raises(Flooding):
+        budget.spend(1)
+    now[0] = 1000.0
+    budget.spend(10)
+    with pytest.raises(Flooding):
+        budget.spend(1)
+
+
+def test_the_default_budget_is_more_than_a_person_can_say() -> None:
+    """Ten thousand malformed frames in a row, or 900 prompts, are answered."""
+    frozen = Budget(clock=lambda: 0.0)
+    for _ in range(10_000):
+        frozen.spend(1)
+    words = Budget(clock=lambda: 0.0)
+    for _ in range(900):
+        words.spend(1)
+        words.spend(20)
