@@ -17,7 +17,7 @@ import threading
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from html import escape
 from importlib.machinery import ModuleSpec, SourceFileLoader
@@ -30,11 +30,17 @@ from kit.lab.table import as_html, as_text, shorten
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 _MISSING = object()
+_PARTING = 0.05
+"""Seconds that something has to obey, once it was told to end."""
 _given: Counter[str] = Counter()
 
 
 class NotYet(Exception):
     """A check failed where none may (KIT_STRICT=1)."""
+
+
+class _Endless(BaseException):
+    """It takes too long. Not an Exception: a learner's `except Exception` must not keep it."""
 
 
 class _Differs(Exception):
@@ -112,6 +118,7 @@ class Text(str):
 
 def check(number: str, it: object = _MISSING) -> Outcome:
     """Try the exercise out on what the notebook has under its name (or on `it`), and say whether it passes and where it does not."""
+    number = str(number)  # 2.1 is as clear as "2.1"
     try:
         exercise = _exercise(number)
         if it is _MISSING:
@@ -126,6 +133,7 @@ def check(number: str, it: object = _MISSING) -> Outcome:
 
 def hint(number: str) -> Text:
     """A hint; called again, a plainer one."""
+    number = str(number)
     try:
         exercise = _exercise(number)
     except LookupError as error:
@@ -137,6 +145,7 @@ def hint(number: str) -> Text:
 
 def solution(number: str) -> Text:
     """One way to solve the exercise, as text."""
+    number = str(number)
     for path in _beside(f"solutions/{_chapter(number)}_*.ipynb"):
         for cell in json.loads(path.read_text("utf-8"))["cells"]:
             head, _, source = "".join(cell["source"]).partition("\n")
@@ -149,7 +158,7 @@ def solution(number: str) -> Text:
 
 
 def _chapter(number: str) -> str:
-    return f"{int(number.partition('.')[0]):02d}" if re.fullmatch(r"\d{1,2}\.\d{1,2}", str(number)) else "none"
+    return f"{int(number.partition('.')[0]):02d}" if re.fullmatch(r"\d{1,2}\.\d{1,2}", number) else "none"
 
 
 def _beside(pattern: str) -> Iterator[Path]:
@@ -189,7 +198,8 @@ def _tried(number: str, exercise: Exercise, it: object) -> Outcome:
     else:
         passed = _run(exercise, it, attempt)
     if passed:
-        return Outcome(True, f"{title} ({len(attempt.steps)} steps)")
+        count = len(attempt.steps)
+        return Outcome(True, f"{title} ({count} step{'' if count == 1 else 's'})")
     steps = [("step", f"{len(attempt.steps)}: {attempt.steps[-1]}")] if attempt.steps else []
     return Outcome(False, title, (*steps, *attempt.rows, ("next", f'change it and check again, or ask lab.hint("{number}")')))
 
@@ -201,12 +211,13 @@ def _run(exercise: Exercise, it: object, attempt: Attempt) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a coroutine that nobody awaited: the check says so, better
         thread.start()
-        thread.join(exercise.seconds)
+        thread.join(exercise.seconds + 3 * _PARTING)  # a wait ends by itself, in `_await`
         if thread.is_alive():
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
-            thread.join(0.1)
-            attempt.rows = [("why", f"no end after {exercise.seconds:g} s: does it wait for something that never comes?")]
-            return False
+            # Raised in that thread before its next line of Python; only a C function that does not return goes on.
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Endless))
+            thread.join(_PARTING)
+    if not passed:
+        attempt.rows = _endless(exercise)
     return passed == [True]
 
 
@@ -214,16 +225,38 @@ def _judged(exercise: Exercise, it: object, attempt: Attempt) -> bool:
     try:
         waited = exercise.check(it, attempt)
         if inspect.iscoroutine(waited):
-            asyncio.run(waited)
+            _await(waited, exercise.seconds)
         return True
     except _Differs:
-        return False
-    except SystemExit:
-        return False
+        pass
+    except _Endless:
+        attempt.rows = _endless(exercise)
     except BaseException as error:  # noqa: BLE001  # a learner's code may raise anything, KeyboardInterrupt too
         last = traceback.extract_tb(error.__traceback__)[-1]
         attempt.rows = [("why", f"it raised {type(error).__name__}: {error}"), ("at", f"line {last.lineno} of {last.name}")]
-        return False
+    return False
+
+
+def _await(waited: Coroutine[Any, Any, Any], seconds: float) -> None:
+    """Like asyncio.run, but it does not wait for a task that refuses to be cancelled."""
+    own = asyncio.new_event_loop()
+    own.set_exception_handler(lambda *_: None)  # of such a task asyncio complains when it is destroyed
+    task = own.create_task(waited)
+    try:
+        own.run_until_complete(asyncio.wait({task}, timeout=seconds))
+        if not task.done():
+            raise _Endless
+        task.result()
+    finally:
+        if left := asyncio.all_tasks(own):
+            for each in left:
+                each.cancel()
+            own.run_until_complete(asyncio.wait(left, timeout=_PARTING))
+        own.close()
+
+
+def _endless(exercise: Exercise) -> list[tuple[str, str]]:
+    return [("why", f"no end after {exercise.seconds:g} s: does it wait for something that never comes?")]
 
 
 def _show(value: object, limit: int = 160) -> str:

@@ -87,11 +87,6 @@ class Lab:
         if Lab.current is self:
             Lab.current = None
 
-    @property
-    def ports(self) -> set[int]:
-        """Those that are the lab's own."""
-        return {self.server.port, urlsplit(self.model.url).port or 0}
-
     def _soon(self, awaited: Coroutine[Any, Any, None]) -> None:
         self.loop.call_soon_threadsafe(lambda: self._keep(self.loop.create_task(awaited)))
 
@@ -179,7 +174,7 @@ def finish() -> Finished:
     lab = Lab.current
     if lab is None:
         raise Unfinished("no lab is open: run the notebook from its first cell")
-    left = lab.watch.report(lab.ports)
+    left = lab.watch.report(lab.server.port, urlsplit(lab.model.url).port or 0)
     if is_strict():  # a test looks behind the lab, too; a learner's panels go on
         lab.close()
         left += run(_still_there())

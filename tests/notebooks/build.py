@@ -1,8 +1,8 @@
 """Build the notebooks: `python -m tests.notebooks.build [name ...]`.
 
-What is edited is `solutions/NN_name.ipynb`, where the exercises are filled in. It is run strictly: a check that fails, fails the build. From
-it the learner's `NN_name.ipynb` is made, with stubs, and run. A notebook without exercises has no solution beside it: it is edited where
-it is.
+What is edited is `solutions/NN_name.ipynb`, where the exercises are filled in. It is run strictly: a check that fails, fails the build.
+From it the learner's `NN_name.ipynb` is made, with stubs, and run. A notebook without exercises has no solution beside it: it is edited
+where it is.
 
 An exercise is a cell whose first line is `# exercise 1.1`. What stands below its line `# solution: ...`, to `# end` or the end of the cell,
 is left out of the learner's copy: `...  # your turn: ...` stands there instead.

@@ -1,0 +1,281 @@
+"""Exercises: a check answers whatever a learner wrote, says in which step it differs, and raises only in tests of the chapters."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit.lab import check, hint, solution
+from kit.lab.check import NotYet, Outcome
+
+CHAPTER = """
+from kit.lab.check import Attempt, Exercise
+
+
+def check_double(double, attempt):
+    attempt.step("a number")
+    attempt.equal(double(2), 4)
+    attempt.step("bytes")
+    attempt.equal(double(b"ab"), b"abab")
+    attempt.step("a list")
+    attempt.equal(double([1, 2]), [1, 2, 1, 2])
+
+
+async def check_soon(soon, attempt):
+    attempt.step("a number, awaited")
+    attempt.equal(await soon(2), 4)
+
+
+def check_lab(it, attempt):
+    attempt.step("in the lab")
+    attempt.lab.session("demo")
+
+
+def check_broken(it, attempt):
+    raise attempt
+
+
+EXERCISES = {
+    "97.1": Exercise("double", check_double, hints=("What is twice a list?", "Use *."), seconds=0.2),
+    "97.2": Exercise("soon", check_soon, hints=("", ""), seconds=0.2),
+    "97.3": Exercise("in_lab", check_lab, hints=("", "")),
+}
+"""
+NOTEBOOK = """{"cells": [
+ {"cell_type": "code", "source": ["x = 1"]},
+ {"cell_type": "code", "source": ["# exercise 97.1\\n", "def double(x):\\n", "    # solution: twice as much\\n", "    return 2 * x"]}
+]}"""
+
+
+@pytest.fixture(autouse=True)
+def _chapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of notebooks, as a kernel finds itself in one."""
+    for name, text in (("exercises/chapter_97.py", CHAPTER), ("solutions/97_try.ipynb", NOTEBOOK)):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KIT_STRICT", raising=False)
+    monkeypatch.setattr(sys.modules["kit.lab.check"], "_given", Counter())
+
+
+def rows(outcome: Outcome) -> dict[str, str]:
+    return dict(outcome.rows)
+
+
+def double(x: Any) -> Any:
+    return 2 * x
+
+
+# ---- what it says ----
+
+
+def test_the_right_answer_passes() -> None:
+    """In one line."""
+    assert repr(check("97.1", double)) == "✓ passed: 97.1 double (3 steps)"
+
+
+def test_the_name_is_looked_up_in_the_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the last run cell left there."""
+    assert rows(check("97.1")) == {
+        "why": "there is no `double` yet: run its cell",
+        "next": 'change it and check again, or ask lab.hint("97.1")',
+    }
+    monkeypatch.setattr(sys.modules["__main__"], "double", double, raising=False)
+    assert check("97.1").passed
+
+
+def test_a_difference_names_step_place_and_both_values() -> None:
+    """As text."""
+    said = repr(check("97.1", lambda x: x + x[:1] + b"-" if isinstance(x, bytes) else 2 * x))
+    assert said.splitlines() == [
+        "✗ not yet: 97.1 double",
+        "  step      2: bytes",
+        "  why       they differ from byte 4 on",
+        "  expected  61 62 61 62",
+        "  seen      61 62 61 2d",
+        '  next      change it and check again, or ask lab.hint("97.1")',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (lambda x: None, "it gave None, where an int is expected"),
+        (lambda x: float(2 * x), "it gave a float, where an int is expected"),
+        (lambda x: (2 * x)[:3] if isinstance(x, bytes) else 2 * x, "they differ from byte 4 on; 3 instead of 4"),
+        (lambda x: [1, 2, 2, 1] if isinstance(x, list) else 2 * x, "they differ from item 3 on"),
+    ],
+)
+def test_the_sentence_fits_the_difference(wrong: Callable[[Any], Any], why: str) -> None:
+    """A kind, a length, a place."""
+    assert rows(check("97.1", wrong))["why"] == why
+
+
+def test_as_html_it_is_marked_by_glyph_and_word_and_escaped() -> None:
+    """Not by colour alone; and what a learner's text holds is text."""
+    html = check("97.1", lambda x: "<script>")._repr_html_()
+    assert html.startswith("<p><strong>✗ not yet: 97.1 double</strong></p><table>")
+    assert "&lt;script&gt;" in html
+    assert "<script>" not in html
+
+
+def test_an_async_answer_is_awaited() -> None:
+    """On a loop of the check's own."""
+
+    async def soon(x: int) -> int:
+        await asyncio.sleep(0)
+        return 2 * x
+
+    assert check("97.2", soon).passed
+
+
+# ---- whatever a learner does ----
+
+
+class Nasty:
+    """A value that cannot even be looked at."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ZeroDivisionError("no")
+
+    __hash__ = None  # type: ignore[assignment]  # nor hashed
+
+    def __repr__(self) -> str:
+        raise ZeroDivisionError("no")
+
+
+def raises(error: BaseException) -> Callable[[Any], Any]:
+    def it(x: Any) -> Any:
+        raise error
+
+    return it
+
+
+async def forgotten(x: Any) -> Any:
+    return 2 * x
+
+
+@pytest.mark.parametrize(
+    ("nonsense", "why"),
+    [
+        (None, "it raised TypeError: 'NoneType' object is not callable"),
+        (raises(ValueError("two is too much")), "it raised ValueError: two is too much"),
+        (raises(KeyboardInterrupt()), "it raised KeyboardInterrupt: "),
+        (raises(SystemExit(3)), "it raised SystemExit: 3"),
+        (lambda x: Nasty(), "it gave a Nasty, where an int is expected"),
+        (forgotten, "it is `async`, and gives something to await"),
+    ],
+)
+def test_nonsense_is_a_failed_step(nonsense: Any, why: str) -> None:
+    """Never an exception in the learner's cell."""
+    said = check("97.1", nonsense)
+    assert rows(said)["why"] == why
+    assert rows(said)["step"] == "1: a number"
+    assert repr(said)
+
+
+def test_an_exception_names_its_line() -> None:
+    """That of the learner's own function."""
+    assert rows(check("97.1", raises(ValueError())))["at"].endswith(" of it")
+
+
+def spin(x: Any) -> Any:
+    while True:
+        pass
+
+
+async def never(x: Any) -> Any:
+    await asyncio.Event().wait()
+
+
+async def stubborn(x: Any) -> Any:
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            continue
+
+
+async def spin_async(x: Any) -> Any:
+    spin(x)
+
+
+@pytest.mark.parametrize(("number", "endless"), [("97.1", spin), ("97.2", never), ("97.2", stubborn), ("97.2", spin_async)])
+def test_what_never_ends_is_ended(number: str, endless: Any) -> None:
+    """Within its limit, and no thread of it goes on."""
+    began = time.monotonic()
+    said = check(number, endless)
+    assert time.monotonic() - began < 1.0
+    assert rows(said)["why"] == "no end after 0.2 s: does it wait for something that never comes?"
+    left = [thread for thread in threading.enumerate() if thread.name.startswith("check ")]
+    for thread in left:
+        thread.join(1.0)
+    assert not any(thread.is_alive() for thread in left)
+
+
+@pytest.mark.parametrize("number", ["97.9", "42.1", "x", "", 97.7, None])
+def test_a_wrong_number_is_answered(number: Any) -> None:
+    """With what there is, as far as that is known."""
+    said = check(number, double)
+    assert not said.passed
+    assert "there is no exercise" in rows(said)["why"]
+    assert hint(number).startswith("there is no exercise")
+    assert solution(number).startswith("there is no exercise")
+
+
+def test_a_number_may_be_a_number() -> None:
+    """Quotes are easily forgotten."""
+    assert check(97.1, double).passed  # type: ignore[arg-type]  # that is the point
+
+
+def test_without_a_lab_a_check_says_so() -> None:
+    """Rather than fail with what it needs."""
+    assert rows(check("97.3", 1))["why"].startswith("no lab is open")
+
+
+def test_a_check_is_quick() -> None:
+    """A learner waits for it: under 200 ms, and it is a few."""
+    check("97.1", double)
+    began = time.monotonic()
+    check("97.1", double)
+    assert time.monotonic() - began < 0.2
+
+
+# ---- strict, hints, solutions ----
+
+
+def test_in_tests_of_chapters_a_failed_check_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all that it says; one that passes does not."""
+    monkeypatch.setenv("KIT_STRICT", "1")
+    with pytest.raises(NotYet, match=r"step +1: a number\n(.*\n)*  seen +None"):
+        check("97.1", lambda x: None)
+    with pytest.raises(NotYet, match="there is no exercise"):
+        check("97.7", double)
+    assert check("97.1", double).passed
+
+
+def test_the_second_hint_is_the_plainer_one() -> None:
+    """And stays."""
+    first, second, third = (repr(hint("97.1")) for _ in range(3))
+    assert first == 'What is twice a list?\n  (For a plainer one: lab.hint("97.1") again.)'
+    assert second == third == 'Use *.\n  (All of it: lab.solution("97.1").)'
+
+
+def test_the_solution_is_shown_as_text() -> None:
+    """Out of the notebook in which it was run."""
+    assert repr(solution("97.1")) == "def double(x):\n    # solution: twice as much\n    return 2 * x"
+
+
+def test_in_the_folder_of_solutions_the_same_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A solution's notebook runs there."""
+    monkeypatch.chdir("solutions")
+    assert check("97.1", double).passed
+    assert "2 * x" in solution("97.1")

@@ -1,0 +1,209 @@
+"""The lab: it starts once, a chapter starts cold, what is in the way is one sentence, and finish sees what is left open."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import sys
+import tomllib
+from collections.abc import AsyncIterator, Iterator
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from kit import lab
+from kit.client import connect
+from kit.history import History
+from kit.lab.environment import NEEDED, OLDEST, complaint
+from kit.lab.finish import Unfinished
+from kit.lab.start import CannotStart, Lab
+from kit.lab.trace import Command, TurnChange
+from kit.packets import AnyPacket, Content
+
+ROOT = Path(__file__).parents[1]
+
+
+async def parrot(history: History) -> AsyncIterator[AnyPacket]:
+    yield Content(history.prompt.text)
+
+
+@pytest.fixture(autouse=True)
+def _closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("KIT_STRICT", raising=False)
+    yield
+    if Lab.current:
+        Lab.current.close()
+
+
+# ---- start ----
+
+
+def test_it_starts_once() -> None:
+    """Each cell may ask for it; only other arguments than the running lab's make another, at the same port."""
+    first = lab.start()
+    assert lab.start() is first
+    url = first.url
+    second = lab.start(agents=parrot)
+    assert second is not first
+    assert lab.start(agents=parrot) is second
+    assert lab.start() is second
+    assert second.url == url
+
+
+def test_a_chapter_starts_cold() -> None:
+    """Whatever ran before, and each time: nothing stands in the log or in the trace; open panels find the same port."""
+    before = lab.start(agents=parrot)
+    url = before.url
+    before.session().prompt("hi")
+    here = lab.start("01", agents=parrot)
+    assert here.url == url
+    assert here.session().transcript == ()
+    here.session().prompt("hi")
+    again = lab.start("01", agents=parrot)
+    assert again is not here
+    assert again.session().transcript == ()
+    assert not again.trace.records.of(TurnChange)
+    assert lab.start() is again
+
+
+def test_the_trace_sees_agents_that_are_added() -> None:
+    """Not only those of the start."""
+    here = lab.start("01", agents=parrot)
+    here.add(other=parrot)
+    here.session().prompt("hi", to="other")
+    assert [(t.turn, t.what) for t in here.trace.records.of(TurnChange)] == [("1-0/other", "called"), ("1-0/other", "returned")]
+    assert here.trace.records.of(Command)
+
+
+def test_what_is_in_the_way_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is started."""
+    monkeypatch.setattr(sys.modules["kit.lab.start"], "complaint", lambda: "this kernel runs Python 3.9")
+    with pytest.raises(CannotStart, match=r"^this kernel runs Python 3\.9$"):
+        lab.start()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.undo()
+        with pytest.raises(CannotStart, match="The lab could not start"):
+            lab.start(port=taken.getsockname()[1])
+
+
+# ---- the environment ----
+
+
+def test_this_environment_is_good() -> None:
+    assert complaint() is None
+
+
+def test_an_old_python_or_package_is_named_with_the_remedy() -> None:
+    """What is there, what is needed, what to do."""
+    remedy = "run `make lab` and open the notebooks from there"
+    assert complaint(python=(3, 10)) == f"this kernel runs Python 3.10, and the kit needs 3.11 or newer: {remedy}"
+    old = complaint(installed=lambda name: "6.29.5")
+    assert old == f"ipykernel 6.29.5 is installed, and the kit needs 7.4 or newer, below 8: {remedy}"
+    assert "below 8" in str(complaint(installed=lambda name: "8.0.0"))
+
+
+def test_a_missing_package_names_the_python_that_lacks_it() -> None:
+    """Mostly it is the wrong kernel."""
+
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    assert str(complaint(installed=missing)).startswith(f"ipykernel is not installed in this kernel's Python ({sys.executable})")
+
+
+def test_the_bounds_are_those_of_the_project() -> None:
+    """The lower ones; the upper ones are the next version that nobody has tried."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == f">={'.'.join(map(str, OLDEST))}"
+    declared = {r.name: r.specifier for r in map(Requirement, project["dependencies"])}
+    for name, (oldest, _) in NEEDED.items():
+        assert f">={'.'.join(map(str, oldest))}" in str(declared[name])
+
+
+# ---- finish ----
+
+
+async def test_nothing_is_left_over() -> None:
+    """After a client that was closed; the lab goes on for a learner, and a test looks behind it, too."""
+    here = lab.start("01", agents=parrot)
+    async with connect(here.url, token=here.token(), session="demo") as session:
+        await session.prompt("hi")
+    assert repr(lab.finish()) == "✓ finished: no task and no socket is left over"
+    assert Lab.current is here
+
+
+async def test_in_tests_of_chapters_the_lab_itself_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closed, and no task of it runs on."""
+    here = lab.start("01", agents=parrot)
+    here.session().prompt("hi")
+    monkeypatch.setenv("KIT_STRICT", "1")
+    lab.finish()
+    assert Lab.current is None
+    kept = lab.start("01", agents=parrot)
+    forgotten = asyncio.run_coroutine_threadsafe(asyncio.Event().wait(), kept.loop)
+    with pytest.raises(Unfinished, match="the lab left a task behind"):
+        lab.finish()
+    forgotten.cancel()
+
+
+async def test_a_task_that_still_runs_is_named() -> None:
+    """And ended where the chapter begins again."""
+    lab.start("01", agents=parrot)
+    task = asyncio.create_task(asyncio.sleep(60), name="forgotten")
+    with pytest.raises(Unfinished, match="a task still runs: forgotten"):
+        lab.finish()
+    lab.start("01", agents=parrot)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    lab.finish()
+
+
+@pytest.mark.parametrize("held", [True, False])
+async def test_a_task_that_failed_unseen_is_named(held: bool) -> None:
+    """Whether a variable still holds it or not."""
+
+    async def fails() -> None:
+        raise ZeroDivisionError("in the background")
+
+    lab.start("01", agents=parrot)
+    tasks = [asyncio.create_task(fails())]
+    await asyncio.wait(tasks)
+    if not held:
+        tasks.clear()
+        gc.collect()
+    with pytest.raises(Unfinished, match=r"a task failed and nobody looked: .*ZeroDivisionError\('in the background'\)"):
+        lab.finish()
+
+
+async def test_a_failure_that_was_looked_at_is_none() -> None:
+    """Lessons let things fail."""
+
+    async def fails() -> None:
+        raise ZeroDivisionError
+
+    lab.start("01", agents=parrot)
+    task = asyncio.create_task(fails())
+    with pytest.raises(ZeroDivisionError):
+        await task
+    lab.finish()
+
+
+def test_an_open_socket_is_named() -> None:
+    """By its addresses: one that listens, and one to the lab."""
+    here = lab.start("01", agents=parrot)
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(("127.0.0.1", here.server.port)):
+        with pytest.raises(Unfinished) as told:
+            lab.finish()
+        lines = str(told.value).splitlines()
+        assert any(f":{server.getsockname()[1]} listening" in line for line in lines)
+        assert any(f" to 127.0.0.1:{here.server.port}: close it" in line for line in lines)
+        assert len(lines) == 2
+    lab.finish()
+
+
+def test_finish_without_a_lab_says_so() -> None:
+    with pytest.raises(Unfinished, match="no lab is open"):
+        lab.finish()
