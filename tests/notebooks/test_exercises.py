@@ -1,0 +1,177 @@
+"""Exercises: the learner's copies follow the solutions, and each exercise tells right from wrong, with a sentence that helps."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from kit import lab
+from kit.lab.check import Exercise, Outcome, exercises
+from tests.notebooks.build import SOLUTIONS, NoSolution, learners, number_of, stub, text_of
+from tests.notebooks.chapters import chapters, code
+from tests.notebooks.save import NOTEBOOKS
+
+
+class Wrong(NamedTuple):
+    """A plausible wrong answer, as its cell, and a part of what the check must say about it."""
+
+    cell: str
+    told: str
+
+
+WRONG: Mapping[str, tuple[Wrong, Wrong]] = {}
+"""Two for each exercise, by its number."""
+
+EXERCISES: dict[str, Exercise] = {
+    number: exercise for path in sorted(NOTEBOOKS.glob("exercises/chapter_*.py")) for number, exercise in exercises(path).items()
+}
+NUMBERS = sorted(EXERCISES, key=lambda number: [int(part) for part in number.split(".")])
+
+
+def solved() -> dict[str, tuple[str, str]]:
+    """By number the cell of each exercise, solved, and what it may use of the cells before it."""
+    found = {}
+    for notebook in chapters().values():
+        cells = code(notebook)
+        found |= {number: (source, given(cells[:i])) for i, source in enumerate(cells) if (number := number_of(source))}
+    return found
+
+
+def given(cells: list[str]) -> str:
+    """The imports, definitions and constants of some cells."""
+    kinds = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    nodes = [node for source in cells for node in ast.parse(source).body]
+    kept = [node for node in nodes if isinstance(node, kinds) or (isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant))]
+    return ast.unparse(ast.Module([*kept], []))
+
+
+SOLVED = solved()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def here() -> Iterator[lab.Lab]:
+    """A lab for the checks that use one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("KIT_STRICT", raising=False)
+        opened = lab.start("00")
+        yield opened
+        opened.close()
+
+
+def tried(number: str, cell: str, here: lab.Lab) -> Outcome:
+    """Run a cell as the notebook does, then its check."""
+    names: dict[str, Any] = {"__name__": "cell", "here": here, "lab": lab}
+    exec(SOLVED[number][1], names)
+    exec(cell, names)
+    return lab.check(number, names[EXERCISES[number].name])
+
+
+def test_every_exercise_is_a_cell_and_every_cell_an_exercise() -> None:
+    """Neither a check without a cell, nor a cell without a check; and both stand in the same chapter."""
+    assert set(SOLVED) == set(EXERCISES)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_solution_passes(number: str, here: lab.Lab) -> None:
+    """By itself, without the notebook around it."""
+    outcome = tried(number, SOLVED[number][0], here)
+    assert outcome.passed, outcome
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_stub_does_not_pass(number: str, here: lab.Lab) -> None:
+    """It runs, and the check says what is missing."""
+    outcome = tried(number, stub(SOLVED[number][0]), here)
+    assert not outcome.passed
+    assert outcome.rows[0][0] == "step"
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_plausible_wrong_answers_are_told_what_is_wrong(number: str, here: lab.Lab) -> None:
+    """Two at least, and a sentence that helps."""
+    assert len(WRONG.get(number, ())) >= 2, f"WRONG has no two wrong answers to {number}"
+    for cell, told in WRONG[number]:
+        outcome = tried(number, cell, here)
+        assert not outcome.passed, cell
+        assert told in repr(outcome)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_both_hints_say_something(number: str) -> None:
+    """And not the same."""
+    vague, plain = EXERCISES[number].hints
+    assert vague.strip()
+    assert plain.strip()
+    assert vague != plain
+
+
+# ---- the learner's copies ----
+
+
+def test_the_learners_notebooks_are_those_of_the_solutions() -> None:
+    """`make notebooks` was run after a solution was changed."""
+    stale = []
+    for path in sorted(SOLUTIONS.glob("[0-9]*.ipynb")):
+        copy = NOTEBOOKS / path.name
+        if not copy.is_file() or text_of(learners(nbformat.read(path, as_version=4))) != text_of(nbformat.read(copy, as_version=4)):
+            stale.append(path.stem)
+    assert stale == []
+
+
+def test_a_learners_notebook_has_an_exercise_or_is_the_original() -> None:
+    """A solution without exercises would be a second copy for nothing."""
+    assert [number for number, notebook in chapters().items() if not any(map(number_of, code(notebook)))] == []
+
+
+CELL = '''# exercise 1.1
+def f(x):
+    """Twice x."""
+    y = x  # solution is no marker here
+    # solution: twice as much
+    y = 2 * x
+
+    # two lines of it
+    # end
+    return y'''
+
+
+def test_a_stub_keeps_all_but_the_solution() -> None:
+    """Its place says what is asked for, and it still runs."""
+    made = stub(CELL)
+    assert made.splitlines() == [
+        "# exercise 1.1",
+        "def f(x):",
+        '    """Twice x."""',
+        "    y = x  # solution is no marker here",
+        "    ...  # your turn: twice as much",
+        "    return y",
+    ]
+    ast.parse(made)
+
+
+def test_without_an_end_the_solution_goes_to_the_end_of_the_cell() -> None:
+    """As most do."""
+    assert stub(CELL.replace("    # end\n", "")).splitlines()[-1] == "    ...  # your turn: twice as much"
+
+
+def test_an_exercise_without_a_solution_is_refused() -> None:
+    """The learner would be given it solved."""
+    with pytest.raises(NoSolution, match=r"exercise 1\.1 has no line `# solution: what is asked for`"):
+        stub("# exercise 1.1\nx = 1\n# solution:\n")
+
+
+def test_the_learners_copy_has_no_outputs_of_the_solution() -> None:
+    """Ids and tags stay, so that the two can be compared; other cells stay as they are."""
+    notebook = new_notebook(
+        cells=[new_code_cell("x = 1", execution_count=1), new_code_cell(CELL, outputs=[nbformat.v4.new_output("stream", text="4")])]
+    )
+    made = learners(notebook)
+    assert [cell.source for cell in made.cells] == ["x = 1", stub(CELL)]
+    assert [cell.id for cell in made.cells] == [cell.id for cell in notebook.cells]
+    assert [cell.outputs for cell in made.cells] == [[], []]
+    assert notebook.cells[1].source == CELL
