@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 FIRST = "00_start_here.ipynb"
-_COPIED = ("*.ipynb", "images/**/*", "solutions/**/*")
+_COPIED = ("*.ipynb", "images/**/*", "exercises/**/*", "solutions/**/*")
 
 
 class NoNotebooks(Exception):

@@ -18,7 +18,16 @@ from kit.work import FIRST, NoNotebooks, command, copy_notebooks, open_lab
 def notebooks(tmp_path: Path) -> Path:
     """A folder as the repository's: two chapters, an image, a solution, and what must not be copied."""
     folder = tmp_path / "notebooks"
-    for name in (FIRST, "01_upgrade.ipynb", "images/map.svg", "solutions/01_upgrade.ipynb", ".ipynb_checkpoints/x.ipynb", "README.md"):
+    for name in (
+        FIRST,
+        "01_upgrade.ipynb",
+        "images/map.svg",
+        "exercises/chapter_01.py",
+        "exercises/__pycache__/x.pyc",
+        "solutions/01_upgrade.ipynb",
+        ".ipynb_checkpoints/x.ipynb",
+        "README.md",
+    ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(f"original {name}")
     return folder
@@ -27,7 +36,7 @@ def notebooks(tmp_path: Path) -> Path:
 def test_the_first_time_all_chapters_images_and_solutions_are_copied_and_nothing_else(notebooks: Path, tmp_path: Path) -> None:
     """Checkpoints and other files stay behind."""
     copied = copy_notebooks(notebooks, tmp_path / "work")
-    assert set(copied.new) == {FIRST, "01_upgrade.ipynb", "images/map.svg", "solutions/01_upgrade.ipynb"}
+    assert set(copied.new) == {FIRST, "01_upgrade.ipynb", "images/map.svg", "exercises/chapter_01.py", "solutions/01_upgrade.ipynb"}
     there = {p.relative_to(tmp_path / "work").as_posix() for p in (tmp_path / "work").rglob("*") if p.is_file()}
     assert there == {*copied.new, ".originals.json"}
     assert (tmp_path / "work" / FIRST).read_text() == f"original {FIRST}"
