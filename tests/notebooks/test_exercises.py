@@ -24,7 +24,42 @@ class Wrong(NamedTuple):
     told: str
 
 
-WRONG: Mapping[str, tuple[Wrong, Wrong]] = {}
+WRONG: Mapping[str, tuple[Wrong, Wrong]] = {
+    "3.1": (
+        Wrong(
+            "def reduce(blocks, kind, text):\n"
+            "    if blocks and blocks[-1][0] == kind:\n"
+            "        return (*blocks[:-1], (kind, blocks[-1][1] + text))\n"
+            "    return (*blocks, (kind, text))",
+            "two blocks",
+        ),
+        Wrong("def reduce(blocks, kind, text):\n    return [*blocks, (kind, text)]", "tuple"),
+    ),
+    "3.2": (
+        Wrong(
+            "def join(pieces, limit):\n"
+            "    out = []\n"
+            "    for kind, text in pieces:\n"
+            "        if out and out[-1][0] == kind:\n"
+            "            out[-1] = (kind, out[-1][1] + text, out[-1][2] + 1)\n"
+            "        else:\n"
+            "            out.append((kind, text, 1))\n"
+            "    return out",
+            "up to the limit",
+        ),
+        Wrong(
+            "def join(pieces, limit):\n"
+            "    out = []\n"
+            "    for kind, text in pieces:\n"
+            "        if out and out[-1][0] == kind and len(out[-1][1]) + len(text) < limit:\n"
+            "            out[-1] = (kind, out[-1][1] + text, out[-1][2] + 1)\n"
+            "        else:\n"
+            "            out.append((kind, text, 1))\n"
+            "    return out",
+            "up to the limit",
+        ),
+    ),
+}
 """Two for each exercise, by its number."""
 
 EXERCISES: dict[str, Exercise] = {

@@ -20,7 +20,9 @@ from tests.notebooks.save import ROOT
 
 HEAD = re.compile(r"# (kit/[\w/]+\.py)\s*$", re.MULTILINE)
 
-TAUGHT: dict[str, dict[str, list[str]]] = {}
+TAUGHT: dict[str, dict[str, list[str]]] = {
+    "03": {"kit/packets.py": ["Thought", "Content"]},
+}
 """By chapter and file the functions, classes and constants that it teaches whole: `{"02": {"kit/auth.py": ["Refused"]}}`."""
 
 
