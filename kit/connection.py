@@ -10,7 +10,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from http import HTTPStatus
 from typing import Literal, Protocol
 
@@ -43,8 +43,8 @@ class Socket(Protocol):
     async def send(self, frame: bytes) -> None:
         """Send a text frame; waits while the buffer is full. Raises Closed."""
 
-    def send_now(self, frame: bytes) -> int:
-        """Send a text frame without waiting; gives the bytes that now wait in the buffer."""
+    def send_now(self, frames: Sequence[bytes]) -> int:
+        """Send text frames without waiting; gives the bytes that now wait in the buffer."""
 
     async def close(self, code: int, reason: str = "") -> None: ...
 
@@ -119,17 +119,17 @@ class Connection:
 
     # ---- down ----
 
-    def push(self, frame: bytes, id: EntryId) -> bool:
-        """The feed's next entry; False when the client is too slow for the fan-out."""
+    def push(self, frames: Sequence[bytes], id: EntryId) -> bool:
+        """The feed's next entries, up to `id`; False when the client is too slow for the fan-out."""
         self.cursor = id
-        if self.socket.send_now(frame) > BEHIND:
+        if self.socket.send_now(frames) > BEHIND:
             self._behind.set()
             return False
         return True
 
     def beside(self, frame: bytes) -> None:
         """Something that is not in the log, and not worth waiting for a slow reader."""
-        if self in self.feed.live and self.socket.send_now(frame) > BEHIND:
+        if self in self.feed.live and self.socket.send_now([frame]) > BEHIND:
             self.nudge()
 
     def nudge(self) -> None:

@@ -16,11 +16,14 @@ from kit.packets import START, At, Entry, EntryId, decode_entry
 from kit.projection import Projection
 from kit.transcript import Opened, Stored, Transcript
 
+AT_ONCE = 64 * 1024
+"""Bytes that viewers get in one go; those that can't keep up are left after each."""
+
 
 class Viewer(Protocol):
     """Who sees the entries as they come; `push` says False when it can't keep up and will read the log by itself."""
 
-    def push(self, frame: bytes, id: EntryId) -> bool: ...
+    def push(self, frames: Sequence[bytes], id: EntryId) -> bool: ...
     def beside(self, frame: bytes) -> None: ...
     def nudge(self) -> None: ...
 
@@ -52,25 +55,34 @@ class Feed:
 
     def accept(self, entries: Sequence[Stored], *, own: bool = False) -> None:
         """Take in entries in log order. Own ones (just acknowledged) wait for the shared read when something lies between."""
+        frames, size = list[bytes](), 0
         for entry in entries:
             if entry.id <= self.cursor:
                 continue
             if entry.before != self.cursor:
                 if own:
-                    return
+                    break
                 self._leave_behind()  # trimmed or lost in between: each viewer finds out, and is told, by reading
+                frames.clear()
             self._take(entry)
+            if self.live:
+                frames.append(frame := entry.frame())
+                size += len(frame)
+                if size > AT_ONCE:
+                    self._show(frames)
+                    frames, size = [], 0
+        self._show(frames)
 
     def _take(self, entry: Stored) -> None:
         self.cursor = entry.id
-        matters = self._projection is not None and self._projection.fold(entry.id, entry.body)
-        if self.live:
-            frame = entry.frame()
-            behind = [viewer for viewer in self.live if not viewer.push(frame, entry.id)]
-            self.live.difference_update(behind)
-        if matters:
+        if self._projection is not None and self._projection.fold(entry.id, entry.body):
             for turn in list(self.turns):
                 turn.hear()
+
+    def _show(self, frames: Sequence[bytes]) -> None:
+        """Let the viewers see what has come up to `cursor`, and leave those that can't keep up."""
+        if frames:
+            self.live.difference_update([viewer for viewer in self.live if not viewer.push(frames, self.cursor)])
 
     def _leave_behind(self) -> None:
         for viewer in self.live:

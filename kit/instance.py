@@ -11,6 +11,7 @@ import random
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -220,7 +221,7 @@ class Instance:
                 if generation != self.transcript.store.generation:  # not only after an error of this read: another may have met it first
                     generation = await self._after_restart(shard)
                 feeds = {f.log.stream: f for f in self._feeds.values() if f.log.shard == shard}
-                found = await self.transcript.follow({**own, **{stream: f.cursor for stream, f in feeds.items()}}, block=5.0)
+                found = await self.transcript.follow({**own, **_cursors(feeds)}, block=5.0, heard=partial(_cursors, feeds))
                 delay = 0.01
                 for stream, entries in found.items():
                     if stream in own:
@@ -304,6 +305,11 @@ class Instance:
                     if await self.transcript.take(current, turn, by) and feed.log is current:
                         self._start(feed, turn, by, first=False)
         return min((seconds + 0.002 for seconds in left if seconds >= 0), default=self.transcript.lease)
+
+
+def _cursors(feeds: Mapping[str, Feed]) -> dict[str, EntryId]:
+    """Where each stream has been heard up to by now."""
+    return {stream: feed.cursor for stream, feed in feeds.items()}
 
 
 def _opens(word: Said) -> str:

@@ -51,6 +51,12 @@ class EntryId(NamedTuple):
             raise ValueError(f"{text!r} is no entry id: expected two 64-bit numbers such as 3-17")
         return cls(*parts)
 
+    @classmethod
+    def given(cls, id: bytes) -> EntryId:
+        """Read an id that the store itself made."""
+        epoch, _, n = id.partition(b"-")
+        return cls(int(epoch), int(n))
+
     def __str__(self) -> str:
         return f"{self.epoch}-{self.n}"
 
@@ -293,7 +299,7 @@ def stored(entry: Entry) -> bytes:
         case Word():
             return _encoder.encode(msgspec.structs.replace(entry, id="", prev=""))
         case Packet():
-            return _encoder.encode(msgspec.structs.replace(entry, id="", at=None))
+            return _encoder.encode(msgspec.structs.replace(entry, id="", at=None) if entry.id or entry.at else entry)
 
 
 W = TypeVar("W", bound=Word)

@@ -11,17 +11,17 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs
 
 from websockets import ConnectionClosed, Headers, Request, Response, Subprotocol
-from websockets.asyncio.connection import broadcast
 from websockets.asyncio.server import Server as WebSocketServer
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
+from websockets.protocol import State
 
 from kit.auth import ANY_SESSION, COOKIE, TICKET, Door, Refused, Visit
 from kit.connection import BEAT, Budget, Closed, Connection
@@ -53,9 +53,14 @@ class _Socket:
         except ConnectionClosed as closed:
             raise Closed from closed
 
-    def send_now(self, frame: bytes) -> int:
-        broadcast((self.websocket,), frame, text=True)
-        return self.websocket.transport.get_write_buffer_size()
+    def send_now(self, frames: Sequence[bytes]) -> int:
+        """As `websockets.broadcast` sends one message, but several in one write: a system call costs more than a frame."""
+        protocol, transport = self.websocket.protocol, self.websocket.transport
+        if protocol.state is State.OPEN:
+            for frame in frames:
+                protocol.send_text(frame)
+            transport.write(b"".join(protocol.data_to_send()))
+        return transport.get_write_buffer_size()
 
     async def close(self, code: int, reason: str = "") -> None:
         await self.websocket.close(code, reason)

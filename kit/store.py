@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 StoreError = (RedisError, OSError)
 """What a command raises when the store is out of reach or refuses; the command may or may not have been carried out."""
@@ -29,16 +30,27 @@ class StoreTooOld(Exception):
     """The server is older than the commands that the transcript rests on."""
 
     def __init__(self, url: str, version: str) -> None:
-        super().__init__(f"the store at {url} is Redis {version}; the kit needs Redis {OLDEST[0]} or newer, or Valkey: start one, or leave --store out")
+        super().__init__(
+            f"the store at {url} is Redis {version}; the kit needs Redis {OLDEST[0]} or newer, or Valkey: start one, or leave --store out"
+        )
 
 
 class StoreRestarted(RedisConnectionError):
     """The server is not the one that was spoken to before: what stood at the end of a log may be gone."""
 
 
+class Refusal(ResponseError):
+    """The store refused one command of a script."""
+
+
 def is_refused_id(error: object) -> bool:
     """Whether the error is Redis' answer to an id that is not above the last one; every other error is the store's own."""
     return isinstance(error, ResponseError) and "equal or smaller" in str(error)
+
+
+def is_unknown_script(error: object) -> bool:
+    """Whether the store does not have the script, so that it was not run."""
+    return isinstance(error, NoScriptError)
 
 
 class Store:
@@ -56,7 +68,7 @@ class Store:
     def _line(self, connections: int) -> Redis:
         if self.url.startswith("fake://"):
             self.run_id = "fake"
-            return _fake(self.url.removeprefix("fake://") or f"private-{id(self)}")
+            return _fake(self.url.removeprefix("fake://") or f"private-{id(self)}", connections)
         seen = [""]  # each line compares with what it saw itself: another's reconnect must not hide the change
 
         async def greet(connection: Any) -> None:
@@ -92,10 +104,12 @@ class Store:
             await line.connection_pool.disconnect()
 
 
-def _fake(name: str) -> Redis:
+def _fake(name: str, connections: int) -> Redis:
     from fakeredis import FakeAsyncRedis, FakeServer  # 50 ms to import, and no business of who runs a real server
 
-    return FakeAsyncRedis(server=_FAKE_SERVERS.setdefault(name, FakeServer()), protocol=2)
+    waiting = partial(BlockingConnectionPool, timeout=None)  # the default pool refuses the 101st command of one moment
+    server = _FAKE_SERVERS.setdefault(name, FakeServer())
+    return FakeAsyncRedis(server=server, protocol=2, connection_pool_class=waiting, max_connections=connections)  # type: ignore[arg-type]  # called, never subclassed
 
 
 _FAKE_SERVERS: dict[str, Any] = {}

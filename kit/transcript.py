@@ -6,6 +6,8 @@ The rules that hold here, by the store's own hand and not by a lock or a clock:
 - A packet gets the id `<e>-*`, where `e` is the epoch that the agent has heard. Redis refuses an id that is not above the last one,
   so no agent ever speaks past a word it has not heard (`Unheard`).
 - Only the script begins a stream, and only for a new log. A stream that is gone is not begun again by accident (`Gone`).
+- What a turn says at once is one entry of the stream, a line for each packet (JSON as it is written here holds no line break). It has
+  the id of its last packet, and the ids of the others lie before it: to whoever reads, each packet is an entry of its own.
 
 Keys carry their shard's hash tag, so that on a cluster one command may name a log with all that belongs to it.
 """
@@ -17,14 +19,17 @@ import hashlib
 import re
 import secrets
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby, repeat
 from typing import Any, NamedTuple
 
 from kit.packets import START, AnyWord, At, EntryId, encode, frame_of, stored
-from kit.store import Store, StoreError, is_refused_id
+from kit.store import Refusal, Store, StoreError, is_refused_id, is_unknown_script
 
 DAY = 24 * 3600.0
+ENTRY = 8 * 1024
+"""Bytes from which on packets that are said at once become another entry of the stream."""
 SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -202,6 +207,32 @@ if ARGV[2] ~= '' then redis.call('SREM', KEYS[3], ARGV[2]) end
 return 1
 """
 
+# KEYS a stream for each entry; ARGV for each: epoch heard, number of packets, their bodies, their provider's cursors or ''
+# -> for each its id, '' where there is no stream, or the error
+_APPEND = """
+local ids = {}
+for i, stream in ipairs(KEYS) do
+  local heard, packets, body, at = ARGV[4 * i - 3], tonumber(ARGV[4 * i - 2]), ARGV[4 * i - 1], ARGV[4 * i]
+  local id = heard .. '-*'
+  if packets > 1 then
+    local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+    local epoch, n = string.match(last and last[1] or '0-0', '^(%d+)-(%d+)$')
+    if epoch ~= heard then n = 0 end
+    id = heard .. '-' .. string.format('%.0f', n + packets)
+  end
+  local added
+  if at == '' then
+    added = redis.pcall('XADD', stream, 'NOMKSTREAM', id, 'f', body)
+  else
+    added = redis.pcall('XADD', stream, 'NOMKSTREAM', id, 'f', body, 'at', at)
+  end
+  if type(added) == 'table' then added = added.err end
+  ids[i] = added or ''
+end
+return ids
+"""
+_APPEND_SHA = hashlib.sha1(_APPEND.encode()).hexdigest()  # noqa: S324  # Redis' name for it, no protection
+
 
 class Transcript:
     """The logs of one store. `lease` and `ttl` in seconds."""
@@ -235,7 +266,7 @@ class Transcript:
         owner = f"{{{shard}}}:{session}"
         fresh = secrets.token_urlsafe(6)
         name, last, was = await self._open(keys=[owner, self.wake_key(shard)], args=[self.store.run_id, fresh, self._ttl])
-        return Opened(Log(session, name.decode(), shard, generation), EntryId.parse(last), was.decode())
+        return Opened(Log(session, name.decode(), shard, generation), EntryId.given(last), was.decode())
 
     # ---- words and packets ----
 
@@ -267,7 +298,7 @@ class Transcript:
                 id, seen, *outcome = known.split()
                 return Spoken(EntryId.parse(id), None, True, seen.decode() == digest, outcome=b"".join(outcome).decode())
             case [_, id, prev, *leased]:
-                entry = Stored(EntryId.parse(id), body, EntryId.parse(prev))
+                entry = Stored(EntryId.given(id), body, EntryId.given(prev))
                 return Spoken(entry.id, entry, False, True, tuple(turn.decode() for turn in leased))
         raise AssertionError(answer)
 
@@ -280,24 +311,32 @@ class Transcript:
         if log.generation != self.store.generation:
             raise Gone(log.session)
         ids = await self._commits.add(log, heard, bodies)
-        return [Stored(EntryId.parse(id), body) for id, (body, _) in zip(ids, bodies, strict=True)]
+        return [Stored(id, body) for id, (body, _) in zip(ids, bodies, strict=True)]
 
     # ---- reading ----
 
-    async def read(self, log: Log, after: EntryId, count: int = 500) -> list[Stored]:
-        """Up to `count` entries after an id, in order."""
-        return [_entry(id, fields) for id, fields in await self.store.redis.xrange(log.stream, f"({after}", "+", count)]
+    async def read(self, log: Log, after: EntryId, count: int = 200) -> list[Stored]:
+        """What follows an id, in order: `count` entries of the stream, so more where several packets stand together."""
+        found = await self.store.redis.xrange(log.stream, f"({after}", "+", count)
+        return [entry for id, fields in found for entry in _entries(id, fields, after)]
 
-    async def follow(self, after: Mapping[str, EntryId], block: float) -> dict[str, list[Stored]]:
-        """Wait up to `block` seconds for entries after the given ids of several streams of one shard, by stream."""
+    async def follow(
+        self, after: Mapping[str, EntryId], block: float, heard: Callable[[], Mapping[str, EntryId]] = dict
+    ) -> dict[str, list[Stored]]:
+        """Wait up to `block` seconds for entries after the given ids of several streams of one shard, by stream.
+
+        `heard` is asked when something has come: what was heard meanwhile by other ways, such as one's own, is not even decoded.
+        """
         ids: dict[Any, Any] = {stream: str(id) for stream, id in after.items()}
         found: Any = await self.store.ears.xread(ids, count=1000, block=int(block * 1000))
-        return {stream.decode(): [_entry(id, fields) for id, fields in entries] for stream, entries in found or []}
+        start = {**after, **heard()}
+        named = ((stream.decode(), entries) for stream, entries in found or [])
+        return {stream: [e for id, fields in entries for e in _entries(id, fields, start[stream])] for stream, entries in named}
 
     async def last(self, stream: str) -> EntryId:
         """Where one of a shard's own streams stands."""
         found = await self.store.redis.xrevrange(stream, count=1)
-        return EntryId.parse(found[0][0]) if found else START
+        return EntryId.given(found[0][0]) if found else START
 
     def around_key(self, shard: int) -> str:
         return f"{{{shard}}}:around"
@@ -381,72 +420,122 @@ class Transcript:
         return int(self.lease * 1000)
 
 
+class _Commit(NamedTuple):
+    """What a turn says at once: the entries of the stream that hold it, and who waits for its ids."""
+
+    log: Log
+    heard: int
+    entries: list[_Packed]
+    ids: asyncio.Future[list[EntryId]]
+
+
+class _Packed(NamedTuple):
+    """An entry of the stream: how many packets it holds, a line for each, and (or empty) a line for each one's provider's cursor."""
+
+    packets: int
+    body: bytes
+    at: bytes
+
+
 class _Commits:
-    """Group commit of an instance: while one batch is under way, the appends of all its turns gather for the next."""
+    """Group commit of an instance: while one append is under way, what all its turns say meanwhile gathers for the next."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._waiting: list[tuple[list[tuple[Any, ...]], asyncio.Future[list[bytes]], int, str]] = []
+        self._waiting: list[_Commit] = []
         self._busy: asyncio.Task[None] | None = None
 
-    async def add(self, log: Log, heard: int, bodies: Sequence[tuple[bytes, At | None]]) -> list[bytes]:
-        commands: list[tuple[Any, ...]] = [_xadd(log, heard, body, at) for body, at in bodies]
-        reply: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((commands, reply, heard, log.session))
+    async def add(self, log: Log, heard: int, bodies: Sequence[tuple[bytes, At | None]]) -> list[EntryId]:
+        ids: asyncio.Future[list[EntryId]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Commit(log, heard, list(_packed(bodies)), ids))
         if self._busy is None:
             self._busy = asyncio.create_task(self._work())
-        return await reply
+        return await ids
 
     async def _work(self) -> None:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting, []
-                await self._send(batch)
+                batch.sort(key=lambda commit: commit.log.shard)
+                await self._send([list(share) for _, share in groupby(batch, lambda commit: commit.log.shard)])
         finally:
             self._busy = None
 
-    async def _send(self, batch: list[tuple[list[tuple[Any, ...]], asyncio.Future[list[bytes]], int, str]]) -> None:
-        pipe = self._store.commits.pipeline(transaction=False)
-        for commands, _, _, _ in batch:
-            whole = [("MULTI",), *commands, ("EXEC",)] if len(commands) > 1 else commands
-            for command in whole:
-                pipe.execute_command(*command)
+    async def _send(self, shares: list[list[_Commit]]) -> None:
         try:
-            replies = iter(await pipe.execute(raise_on_error=False))
+            answers = await self._append(shares)
         except StoreError as error:
-            for _, reply, _, _ in batch:
-                if not reply.done():
-                    reply.set_exception(error)
-            return
-        for commands, reply, heard, session in batch:
-            taken = [next(replies) for _ in range(len(commands) + 2 if len(commands) > 1 else 1)]
-            ids = taken[-1] if len(commands) > 1 else taken
-            if not reply.done():
-                _settle(reply, ids, heard, session)
+            answers = [error] * len(shares)
+        for share, answer in zip(shares, answers, strict=True):
+            each = iter(answer if isinstance(answer, list) else ())
+            for commit in share:
+                taken = answer if isinstance(answer, Exception) else [next(each) for _ in commit.entries]
+                if not commit.ids.done():
+                    _settle(commit, taken)
+
+    async def _append(self, shares: list[list[_Commit]]) -> list[list[bytes] | Exception]:
+        """One script for each shard: on a cluster a script may only name keys of one slot."""
+        while True:
+            pipe = self._store.commits.pipeline(transaction=False)
+            for share in shares:
+                keys = [commit.log.stream for commit in share for _ in commit.entries]
+                args = [arg for commit in share for entry in commit.entries for arg in (commit.heard, *entry)]
+                pipe.evalsha(_APPEND_SHA, len(keys), *keys, *args)
+            answers: list[list[bytes] | Exception] = await pipe.execute(raise_on_error=False)
+            if not all(is_unknown_script(answer) for answer in answers):
+                return answers
+            await self._store.commits.script_load(_APPEND)  # nothing was carried out, so it may be asked again
 
 
-def _settle(reply: asyncio.Future[list[bytes]], ids: Any, heard: int, session: str) -> None:
-    """All of a commit's appends were taken, or refused for one reason: they stand in one MULTI and share their epoch."""
-    first = ids if isinstance(ids, Exception) else ids[0]
-    if first is None:
-        reply.set_exception(Gone(session))
-    elif is_refused_id(first):
-        reply.set_exception(Unheard(heard))
-    elif isinstance(first, Exception):
-        reply.set_exception(first)
+def _settle(commit: _Commit, answers: list[bytes] | Exception) -> None:
+    """All entries of a commit were taken, or refused for one reason: they went in one script and share their epoch."""
+    if isinstance(answers, Exception):
+        commit.ids.set_exception(answers)
+        return
+    refused = next((answer for answer in answers if not answer[:1].isdigit()), None)
+    if refused is None:
+        commit.ids.set_result([id for answer, entry in zip(answers, commit.entries, strict=True) for id in _ids(answer, entry.packets)])
+    elif refused == b"":
+        commit.ids.set_exception(Gone(commit.log.session))
+    elif is_refused_id(error := Refusal(refused.decode(errors="replace"))):
+        commit.ids.set_exception(Unheard(commit.heard))
     else:
-        reply.set_result(ids)
+        commit.ids.set_exception(error)
 
 
-def _xadd(log: Log, heard: int, body: bytes, at: At | None) -> tuple[Any, ...]:
-    command: tuple[Any, ...] = ("XADD", log.stream, "NOMKSTREAM", f"{heard}-*", "f", body)
-    return command if at is None else (*command, "at", encode(at))
+def _packed(bodies: Sequence[tuple[bytes, At | None]]) -> Iterator[_Packed]:
+    """As few entries as hold the packets. They are bounded, as whoever reads counts entries."""
+    begin = size = 0
+    for i, (body, _) in enumerate(bodies):
+        if i > begin and size + len(body) > ENTRY:
+            yield _pack(bodies[begin:i])
+            begin, size = i, 0
+        size += len(body)
+    yield _pack(bodies[begin:])
+
+
+def _pack(bodies: Sequence[tuple[bytes, At | None]]) -> _Packed:
+    cursors = b"\n".join(encode(at) if at else b"" for _, at in bodies)
+    return _Packed(len(bodies), b"\n".join([body for body, _ in bodies]), cursors if cursors.strip() else b"")
+
+
+def _ids(last: bytes, packets: int) -> list[EntryId]:
+    """The ids of the packets in an entry."""
+    epoch, n = EntryId.given(last)
+    return [EntryId(epoch, i) for i in range(n - packets + 1, n + 1)]
 
 
 def _digest(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()[:32]
 
 
-def _entry(id: bytes, fields: dict[bytes, bytes]) -> Stored:
-    prev = fields.get(b"prev")
-    return Stored(EntryId.parse(id), fields.get(b"f", b""), None if prev is None else EntryId.parse(prev), fields.get(b"at"))
+def _entries(id: bytes, fields: dict[bytes, bytes], after: EntryId) -> list[Stored]:
+    """What stands in an entry of the stream and follows the id `after`."""
+    if EntryId.given(id) <= after:
+        return []
+    if (prev := fields.get(b"prev")) is not None:
+        return [Stored(EntryId.given(id), fields[b"f"], EntryId.given(prev))]
+    bodies = fields.get(b"f", b"").split(b"\n")
+    cursors = fields[b"at"].split(b"\n") if b"at" in fields else repeat(None)
+    stored = [Stored(id, body, None, at or None) for id, body, at in zip(_ids(id, len(bodies)), bodies, cursors, strict=False)]
+    return stored if stored[0].id > after else [entry for entry in stored if entry.id > after]

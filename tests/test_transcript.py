@@ -215,7 +215,8 @@ async def test_trimming_takes_whole_epochs_from_the_front(transcript: Transcript
 
 async def test_reading_pages_through_the_log(transcript: Transcript, log: Log) -> None:
     await transcript.say(log, word())
-    await transcript.append(log, 1, said(*"abcdefg"))
+    for text in "abcdefg":
+        await transcript.append(log, 1, said(text))
     first = await transcript.read(log, START, 3)
     assert [str(entry.id) for entry in first] == ["1-0", "1-1", "1-2"]
     assert [str(entry.id) for entry in await transcript.read(log, first[-1].id, 3)] == ["1-3", "1-4", "1-5"]

@@ -1,0 +1,127 @@
+"""Commits: what is said at once stands together, and still each packet has its own id, on both stores."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from kit.packets import START, At, Content, EntryId, Prompt, Stop, encode, stored
+from kit.store import open_store
+from kit.transcript import ENTRY, Gone, Log, Transcript, Unheard
+
+
+@pytest.fixture
+async def transcript(store: str) -> AsyncIterator[Transcript]:
+    async with open_store(store) as opened:
+        yield Transcript(opened)
+
+
+@pytest.fixture
+async def log(transcript: Transcript) -> Log:
+    """A log with one word."""
+    log = (await transcript.open("s")).log
+    await transcript.say(log, Prompt(text="hi", from_="ann", ref="r1"))
+    return log
+
+
+def said(*texts: str) -> list[tuple[bytes, At | None]]:
+    return [(stored(Content(text)), None) for text in texts]
+
+
+async def in_the_stream(transcript: Transcript, log: Log) -> list[str]:
+    return [id.decode() for id, _ in await transcript.store.redis.xrange(log.stream)]
+
+
+async def test_packets_said_at_once_are_one_entry_and_have_ids_of_their_own(transcript: Transcript, log: Log) -> None:
+    """The entry has the id of its last packet; what is read has the ids, the bodies and the predecessors of all."""
+    added = await transcript.append(log, 1, said("a", "b\n", "c"))
+    assert [str(entry.id) for entry in added] == ["1-1", "1-2", "1-3"]
+    assert await in_the_stream(transcript, log) == ["1-0", "1-3"]
+    assert (await transcript.read(log, START))[1:] == added
+    assert [str(entry.before) for entry in added] == ["1-0", "1-1", "1-2"]
+    assert [entry.body for entry in added] == [body for body, _ in said("a", "b\n", "c")]
+
+
+async def test_what_follows_a_cursor_inside_an_entry_is_read(transcript: Transcript, log: Log) -> None:
+    """A client may have stopped between two packets of one entry."""
+    await transcript.append(log, 1, said("a", "b", "c"))
+    await transcript.append(log, 1, said("d"))
+    for n in range(5):
+        assert [entry.id.n for entry in await transcript.read(log, EntryId(1, n))] == list(range(n + 1, 5))
+        assert [e.id.n for e in (await transcript.follow({log.stream: EntryId(1, n)}, 0.01)).get(log.stream, [])] == list(range(n + 1, 5))
+
+
+async def test_what_was_heard_meanwhile_is_not_read_again(transcript: Transcript, log: Log) -> None:
+    """A shared read that began before an own append gives what came after it."""
+    await transcript.append(log, 1, said("a", "b"))
+    await transcript.append(log, 1, said("c"))
+    found = await transcript.follow({log.stream: START}, 0.01, heard=lambda: {log.stream: EntryId(1, 2)})
+    assert [entry.id for entry in found[log.stream]] == [EntryId(1, 3)]
+
+
+async def test_agents_that_speak_in_one_epoch_share_its_numbers(transcript: Transcript, log: Log) -> None:
+    """However their appends fall together, no id is given twice and none is left out."""
+    other = Transcript(transcript.store)
+    sizes = [1, 3, 2, 5, 1, 1, 4, 2]
+    added = await asyncio.gather(*((transcript, other)[i % 2].append(log, 1, said(*"x" * size)) for i, size in enumerate(sizes)))
+    assert sorted(entry.id.n for entries in added for entry in entries) == list(range(1, sum(sizes) + 1))
+    assert [entry.id.n for entry in await transcript.read(log, START)] == list(range(sum(sizes) + 1))
+
+
+async def test_several_packets_are_refused_like_one(transcript: Transcript, log: Log) -> None:
+    """By a later word, and by a stream that is gone; nothing of them stands then."""
+    await transcript.say(log, Stop(from_="ann", ref="r2"))
+    with pytest.raises(Unheard):
+        await transcript.append(log, 1, said("a", "b"))
+    await transcript.append(log, 2, said("a", "b"))
+    assert await in_the_stream(transcript, log) == ["1-0", "2-0", "2-2"]
+    await transcript.store.redis.delete(log.stream)
+    with pytest.raises(Gone):
+        await transcript.append(log, 2, said("c", "d"))
+    assert not await transcript.store.redis.exists(log.stream)
+
+
+async def test_entries_are_bounded(transcript: Transcript, log: Log) -> None:
+    """Whoever reads counts entries, so a commit may take several: all or nothing, also then."""
+    long = "x" * (ENTRY // 3)
+    added = await transcript.append(log, 1, said(long, long, long, "y", long, "z" * 2 * ENTRY))
+    assert [entry.id.n for entry in added] == [1, 2, 3, 4, 5, 6]
+    assert await in_the_stream(transcript, log) == ["1-0", "1-2", "1-5", "1-6"]
+    assert [entry.body for entry in (await transcript.read(log, START))[1:]] == [entry.body for entry in added]
+    await transcript.say(log, Stop(from_="ann", ref="r2"))
+    with pytest.raises(Unheard):
+        await transcript.append(log, 1, said(long, long, long, long))
+    assert len(await in_the_stream(transcript, log)) == 5
+
+
+async def test_each_packet_keeps_its_providers_cursor(transcript: Transcript, log: Log) -> None:
+    """Some packets have one and others don't."""
+    at = At(response="r", sequence=7)
+    await transcript.append(log, 1, [(stored(Content("a")), None), (stored(Content("b")), at), (stored(Content("c")), None)])
+    assert [entry.at for entry in (await transcript.read(log, START))[1:]] == [None, encode(at), None]
+
+
+async def test_a_script_that_the_store_has_forgotten_is_given_to_it_again(transcript: Transcript, log: Log) -> None:
+    """As after SCRIPT FLUSH: nothing was carried out, so the same append goes once more."""
+    await transcript.append(log, 1, said("a", "b"))
+    await transcript.store.redis.script_flush()
+    await transcript.append(log, 1, said("c", "d"))
+    assert [entry.id.n for entry in await transcript.read(log, START)] == [0, 1, 2, 3, 4]
+
+
+async def test_shards_are_committed_together(store: str) -> None:
+    """Logs of several shards go in one round, a script each; each gets its own answer."""
+    async with open_store(store) as opened:
+        transcript = Transcript(opened, shards=8)
+        logs = [(await transcript.open(f"s{i}")).log for i in range(20)]
+        assert len({log.shard for log in logs}) > 1
+        for i, log in enumerate(logs):
+            await transcript.say(log, Prompt(text="hi", from_="ann", ref="r1"))
+            if i % 5 == 0:
+                await transcript.say(log, Stop(from_="ann", ref="r2"))
+        answers = await asyncio.gather(*(transcript.append(log, 1, said("a", "b")) for log in logs), return_exceptions=True)
+        assert [type(answer) is Unheard for answer in answers] == [i % 5 == 0 for i in range(20)]
+        for log, answer in zip(logs, answers, strict=True):
+            assert isinstance(answer, Unheard) or (await transcript.read(log, START))[1:] == answer
