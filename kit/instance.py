@@ -134,6 +134,8 @@ class Instance:
             await feed.catch_up()
         projection = await feed.projection()
         if reason := self._refusal(projection, word):
+            if before := await self.transcript.find(feed.log, word):  # what it was about has been trimmed away since
+                return _duplicate(word, before, before.outcome == "too_late")
             return Receipt(ref=word.ref, status="refused", reason=reason)
         current, by = feed.log, secrets.token_urlsafe(9)
         spoken = await self.transcript.say(current, word, agent=_opens(word), wakes=_wakes(word, projection), by=by)

@@ -295,12 +295,16 @@ class Transcript:
             case [b"lost", *_]:
                 return Spoken(START, None, True, True)
             case [b"known", known, *_]:
-                id, seen, *outcome = known.split()
-                return Spoken(EntryId.parse(id), None, True, seen.decode() == digest, outcome=b"".join(outcome).decode())
+                return _known(known, digest)
             case [_, id, prev, *leased]:
                 entry = Stored(EntryId.given(id), body, EntryId.given(prev))
                 return Spoken(entry.id, entry, False, True, tuple(turn.decode() for turn in leased))
         raise AssertionError(answer)
+
+    async def find(self, log: Log, word: AnyWord) -> Spoken | None:
+        """The word as it was said before, by its ref; None where it was not."""
+        known = await self.store.redis.hget(log.refs, f"{word.from_}\0{word.ref}")
+        return None if known is None else _known(known, _digest(stored(word)))
 
     async def settle(self, log: Log, word: AnyWord, spoken: Spoken, outcome: str) -> None:
         """Keep with a word's ref what it came to: what it was about may be trimmed away before it is repeated."""
@@ -523,6 +527,11 @@ def _ids(last: bytes, packets: int) -> list[EntryId]:
     """The ids of the packets in an entry."""
     epoch, n = EntryId.given(last)
     return [EntryId(epoch, i) for i in range(n - packets + 1, n + 1)]
+
+
+def _known(known: bytes, digest: str) -> Spoken:
+    id, seen, *outcome = known.split()
+    return Spoken(EntryId.parse(id), None, True, seen.decode() == digest, outcome=b"".join(outcome).decode())
 
 
 def _digest(body: bytes) -> str:

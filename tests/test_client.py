@@ -91,15 +91,16 @@ async def scripted_server(*turns: Turn | HTTPStatus) -> AsyncIterator[Script]:
 
 
 class Dice(random.Random):
-    """Chance that always throws the low end, and remembers what it was asked for."""
+    """Chance that always throws the low end (or the `high` one), and remembers what it was asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, high: bool = False) -> None:
         super().__init__(0)
+        self.high = high
         self.asked: list[tuple[float, float]] = []
 
     def uniform(self, a: float, b: float) -> float:
         self.asked.append((a, b))
-        return a
+        return b if self.high else a
 
 
 async def idle(line: Line) -> None:
@@ -165,11 +166,13 @@ async def test_a_server_that_accepts_and_closes_is_not_dialled_in_a_storm(code: 
         await line.hello()
         await line.socket.close(code, reason)
 
-    dice = Dice()
-    async with scripted_server(closes) as script, to(script, backoff=Backoff(base=0.001, rng=dice)):
+    loop = asyncio.get_running_loop()
+    dice = Dice(high=True)
+    async with scripted_server(closes) as script, to(script, backoff=Backoff(base=0.01, rng=dice)):
+        begin = loop.time()
         await script.dialled(6)
-    caps = [b for _, b in dice.asked if (_, b) != (0, 0.0)]
-    assert caps[:4] == [0.001, 0.002, 0.004, 0.008]
+        assert loop.time() - begin > 0.01 + 0.02 + 0.04 + 0.08 - 0.001
+    assert [cap for _, cap in dice.asked if cap][:4] == [0.01, 0.02, 0.04, 0.08]
 
 
 async def test_the_first_entry_resets_the_delay() -> None:

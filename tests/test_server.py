@@ -234,3 +234,52 @@ def test_the_default_budget_is_more_than_a_person_can_say() -> None:
     for _ in range(900):
         words.spend(1)
         words.spend(20)
+
+
+# ---- receipts after a trim ----
+
+
+async def test_a_repeated_answer_is_a_duplicate_though_its_question_is_trimmed(store: str) -> None:
+    """Not `refused: there is no such call`: it was applied."""
+
+    async def agent(history: History) -> AsyncIterator[Ask | Content]:
+        yield Ask(call="q", text="?") if history.prompt.text == "ask" and not history.pieces else Content("done")
+
+    answer = {"type": "answer", "ref": "r" * 16, "call": "q", "text": "x"}
+    secret = "s" * 32
+    async with serve(agent, store=store, secret=secret, keep=3) as one, visit(one) as ann:
+        await ann.answer(prompt("ask"))
+        await ann.until("ask")
+        assert (await ann.answer(answer))["status"] == "applied"
+        await ann.until("end")
+        await ann.answer(prompt("tell"))
+        await ann.until("end")
+    async with serve(agent, store=store, secret=secret) as two, visit(two) as ann:
+        assert ann.hello.status == "gap"
+        again = await ann.answer(answer)
+        assert (again["status"], again["id"], again["was"]) == ("duplicate", "2-0", "applied")
+        assert (await ann.answer({**answer, "ref": "q" * 16}))["status"] == "refused"
+
+
+async def test_a_repeated_word_has_its_outcome_though_what_it_was_about_is_trimmed(store: str) -> None:
+    """A stop was applied; its prompt is trimmed away; an instance that never saw it says the same as the first."""
+
+    async def agent(history: History) -> AsyncIterator[Content]:
+        yield Content("well")
+        if history.prompt.text == "think":
+            await asyncio.Event().wait()
+
+    stop = {"type": "stop", "ref": "r" * 16}
+    secret = "s" * 32
+    async with serve(agent, store=store, secret=secret, keep=5) as one, visit(one) as ann:
+        await ann.answer(prompt("think"))
+        await ann.until("content")
+        assert (await ann.answer(stop))["status"] == "applied"
+        await ann.until("end")
+        await ann.answer(prompt("tell"))
+        await ann.until("end")
+        again = await ann.answer(stop)
+    async with serve(agent, store=store, secret=secret) as two, visit(two) as ann:
+        assert (ann.hello.status, ann.hello.after) == ("gap", "1-1"), "the prompt is gone, the stop is there"
+        assert (await ann.answer(stop)) == again
+        assert (again["status"], again["id"], again["was"]) == ("duplicate", "2-0", "applied")

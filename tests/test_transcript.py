@@ -67,6 +67,9 @@ async def test_a_repeated_word_is_found_and_not_said_twice(transcript: Transcrip
     assert not (await transcript.say(log, word(name="bob"))).known
     await transcript.settle(log, word(), first, "too_late")
     assert (await transcript.say(log, word())).outcome == "too_late"
+    found = await transcript.find(log, word())
+    assert found == await transcript.say(log, word())
+    assert await transcript.find(log, word(ref="r9")) is None
     assert await texts(transcript, log) == ["1-0", "2-0"]
 
 

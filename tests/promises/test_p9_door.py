@@ -418,6 +418,13 @@ async def test_a_token_is_renewed_on_the_open_socket(server: Server) -> None:
         assert 0.6 < time.time() - begin < 3.0
 
 
+async def test_a_renewal_may_shorten(server: Server) -> None:
+    """The last good token counts, not the longest."""
+    async with visit(server) as ann, asyncio.timeout(5.0):
+        await ann.send({"type": "renew", "token": forged(exp=time.time() + 0.2)})
+        assert (await ann.closed())[0] == 4401
+
+
 @pytest.mark.parametrize(
     ("kind", "token"),
     [
