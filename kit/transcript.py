@@ -118,9 +118,11 @@ class Spoken(NamedTuple):
     """What it came to when it was said before, `applied` or `too_late`, where that is known."""
 
 
-# KEYS owner, wake; ARGV run_id, fresh name, ttl ms. -> name, last id, the name before
+# KEYS owner, wake; ARGV run_id, fresh name, ttl ms. -> name, last id, the name before; name '' for a caller that still names the server
+# that was there before: the log has moved already, and must not move back.
 _OPEN = """
-local log, run, was = unpack(redis.call('HMGET', KEYS[1], 'log', 'run', 'was'))
+local log, run, was, ran = unpack(redis.call('HMGET', KEYS[1], 'log', 'run', 'was', 'ran'))
+if log and run ~= ARGV[1] and ran == ARGV[1] then return {'', '', ''} end
 local begun = redis.call('HGET', KEYS[1], 'begun')
 local last = '0-0'
 local function stream(name) return KEYS[1] .. ':' .. name end
@@ -138,7 +140,7 @@ if log and (run ~= ARGV[1] or (begun and redis.call('EXISTS', stream(log)) == 0)
 end
 if not log then
   log = ARGV[2]
-  redis.call('HSET', KEYS[1], 'log', log, 'run', ARGV[1], 'was', was or '')
+  redis.call('HSET', KEYS[1], 'log', log, 'run', ARGV[1], 'was', was or '', 'ran', run or '')
   redis.call('XADD', KEYS[2], 'MAXLEN', 256, '*', 'f', KEYS[1])
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
@@ -262,11 +264,12 @@ class Transcript:
     async def open(self, session: str) -> Opened:
         """The session's current log. A new session gets one; one whose store restarted or was emptied gets another name."""
         shard = self.shard(session)
-        generation = self.store.generation
         owner = f"{{{shard}}}:{session}"
-        fresh = secrets.token_urlsafe(6)
-        name, last, was = await self._open(keys=[owner, self.wake_key(shard)], args=[self.store.run_id, fresh, self._ttl])
-        return Opened(Log(session, name.decode(), shard, generation), EntryId.given(last), was.decode())
+        while True:
+            generation, run = self.store.generation, self.store.run_id
+            name, last, was = await self._open(keys=[owner, self.wake_key(shard)], args=[run, secrets.token_urlsafe(6), self._ttl])
+            if name and run == self.store.run_id:  # else the store was restarted while the command waited for its connection
+                return Opened(Log(session, name.decode(), shard, generation), EntryId.given(last), was.decode())
 
     # ---- words and packets ----
 

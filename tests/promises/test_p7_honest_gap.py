@@ -156,7 +156,7 @@ async def test_p7_a_store_that_lost_the_tail(real_store: RealStore) -> None:
         for person in (ann, bob):
             await person.until(lambda w: w.gaps)
             assert (await person.ended(turn)).reason == "done"
-            assert {gap.reason for gap in person.gaps} == {"lost"}
+            assert {gap.reason for gap in person.gaps} == {"lost"}, person.gaps
         log = await read_log(real_store.url, "s")
         Judge(log)
         lost = [e for e in bob.seen[: bob.seen.index(bob.gaps[0])] if e not in log]
