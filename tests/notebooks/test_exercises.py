@@ -25,6 +25,45 @@ class Wrong(NamedTuple):
 
 
 WRONG: Mapping[str, tuple[Wrong, Wrong]] = {
+    "2.1": (
+        Wrong(
+            'def safe_claims(token, secret):\n    return jwt.decode(token, secret, algorithms=["HS256"], audience="kit")',
+            "of another issuer",
+        ),
+        Wrong(
+            "def safe_claims(token, secret):\n"
+            '    algorithm = jwt.get_unverified_header(token)["alg"]\n'
+            '    return jwt.decode(token, secret, algorithms=[algorithm], audience="kit", issuer="kit", options={"require": ["exp"]})',
+            "alg: HS512, where HS256 is agreed on",
+        ),
+    ),
+    "2.2": (
+        Wrong(
+            "def may_connect(origin, allowed):\n    return origin is None or any(origin.startswith(page) for page in allowed)",
+            "https://good.example.evil.example",
+        ),
+        Wrong(
+            "from urllib.parse import urlsplit\n"
+            "def may_connect(origin, allowed):\n"
+            "    return origin is None or urlsplit(origin).netloc in {urlsplit(page).netloc for page in allowed}",
+            "the same host without TLS",
+        ),
+    ),
+    "2.3": (
+        Wrong(
+            "async def take_once(store, ticket):\n    value = await store.get(ticket)\n    await store.delete(ticket)\n    return value",
+            "between two commands others are served",
+        ),
+        Wrong(
+            "spent = set()\n"
+            "async def take_once(store, ticket):\n"
+            "    if ticket in spent:\n"
+            "        return None\n"
+            "    spent.add(ticket)\n"
+            "    return await store.get(ticket)",
+            "another instance, with a memory of its own",
+        ),
+    ),
     "3.1": (
         Wrong(
             "def reduce(blocks, kind, text):\n"
