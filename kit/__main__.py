@@ -112,7 +112,7 @@ async def _serve(options: argparse.Namespace) -> None:
 async def _instance(options: argparse.Namespace) -> AsyncIterator[Server]:
     """The instance that the options describe; raises Unusable where it can't start."""
     from kit.server import serve  # here: `token` needs no server
-    from kit.store import StoreError, StoreTooOld
+    from kit.store import StoreError, StoreTooOld, without_password
     from kit.transcript import WrongShards
 
     async with AsyncExitStack() as stack:
@@ -133,7 +133,8 @@ async def _instance(options: argparse.Namespace) -> AsyncIterator[Server]:
         except (StoreTooOld, WrongShards) as error:
             raise Unusable(str(error)) from None
         except StoreError as error:
-            raise Unusable(f"no store or no port: {error}. Is --store {options.store} running, is port {options.port} free?") from None
+            store = without_password(options.store) if options.store else "in memory"
+            raise Unusable(f"no store or no port: {error}. Is the store ({store}) running, is port {options.port} free?") from None
         except (ValueError, OverflowError) as error:  # the latter: a port beyond 65535
             raise Unusable(str(error)) from None
         yield server

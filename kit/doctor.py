@@ -19,7 +19,6 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 ROOT = Path(__file__).parent.parent
 DISTRIBUTION = "tokens-on-the-wire"
@@ -100,13 +99,13 @@ def loopback(host: str = "127.0.0.1", patience: float = 2.0) -> Check:
 
 async def store(url: str | None = None, patience: float = 5.0) -> Check:
     """A word can be said and read: Lua, streams, and a server that is new enough."""
-    shown = _without_password(url) if url else "the store in memory (fakeredis)"
     try:
         from kit.packets import START, Prompt
-        from kit.store import StoreError, StoreTooOld, open_store
+        from kit.store import StoreError, StoreTooOld, open_store, without_password
         from kit.transcript import Transcript
     except ImportError as error:
-        return Check(False, shown, f"{error}: install the packages first")
+        return Check(False, "the store", f"{error}: install the packages first")
+    shown = without_password(url) if url else "the store in memory (fakeredis)"
     try:
         async with asyncio.timeout(patience), open_store(url) as opened:
             transcript = Transcript(opened, ttl=5.0)
@@ -114,17 +113,12 @@ async def store(url: str | None = None, patience: float = 5.0) -> Check:
             await transcript.say(log, Prompt(text="hello", from_="doctor", ref=secrets.token_hex(8)))
             return Check(len(await transcript.read(log, START)) == 1, f"{shown} works", "it lost a word: restart it")
     except StoreTooOld as error:
-        return Check(False, shown, str(error).replace(url or "", shown))
+        return Check(False, shown, str(error))
     except TimeoutError:
         return Check(False, shown, f"no answer within {patience:g} s: is it running, is the address right?")
     except (*StoreError, ValueError) as error:
         remedy = "install fakeredis[lua]" if url is None else "start it, correct the address, or leave --store out"
         return Check(False, f"{shown} ({str(error).replace(url or shown, shown)})", remedy)
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def proxy(env: Mapping[str, str] = os.environ) -> Check:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -26,12 +27,18 @@ StoreError = (RedisError, OSError)
 OLDEST = (7, 0)
 
 
+def without_password(url: str) -> str:
+    """The URL as it may be shown and logged."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
 class StoreTooOld(Exception):
     """The server is older than the commands that the transcript rests on."""
 
     def __init__(self, url: str, version: str) -> None:
         super().__init__(
-            f"the store at {url} is Redis {version}; the kit needs Redis {OLDEST[0]} or newer, or Valkey: start one, or leave --store out"
+            f"the store at {without_password(url)} is Redis {version}; the kit needs Redis {OLDEST[0]} or newer, or Valkey: start one, or leave --store out"
         )
 
 
@@ -96,7 +103,7 @@ class Store:
             self.generation += bool(self.run_id)
             self.run_id = info["run_id"]
         if before and before != self.run_id:
-            raise StoreRestarted(f"the store at {self.url} was restarted")
+            raise StoreRestarted(f"the store at {without_password(self.url)} was restarted")
 
     async def close(self) -> None:
         for line in (self.redis, self.commits, self.ears):

@@ -6,6 +6,7 @@ Frames go down in batches, thirty a second: jupyter_server drops comm messages o
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -14,6 +15,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Origin, Subprotocol
 
+quiet = logging.getLogger("kit.widgets.pipe")
+quiet.setLevel(logging.INFO)  # below, `websockets` logs every header, and so the ticket
 Send = Callable[[dict[str, Any]], None]
 BATCH_EVERY = 1 / 30
 """Seconds between two messages to the page."""
@@ -44,7 +47,7 @@ class Pipe:
     async def _run(self, url: str, protocols: list[Subprotocol], origin: Origin) -> None:
         code, reason = 1006, ""
         try:
-            async with connect(url, subprotocols=protocols, origin=origin, compression=None, proxy=None) as socket:
+            async with connect(url, subprotocols=protocols, origin=origin, compression=None, proxy=None, logger=quiet) as socket:
                 self._send({"kit": "opened"})
                 code, reason = await self._carry(socket)
         except (OSError, TimeoutError, ValueError, WebSocketException):
