@@ -104,7 +104,7 @@ def test_it_becomes_jupyterlab_on_the_first_notebook_on_loopback_behind_its_toke
     assert {"--ServerApp.ip=127.0.0.1", "--ServerApp.port=8899", "--no-browser"} <= set(line)
     assert line[-1] == "--ServerApp.log_level=ERROR"
     assert not re.search("token|password|0[.]0[.]0[.]0", " ".join(line))
-    assert "4 new" in capsys.readouterr().out
+    assert "5 new" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("root", [False, True])

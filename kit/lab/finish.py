@@ -74,7 +74,7 @@ class Watch:
 
     def report(self, server: int, model: int) -> list[str]:
         """With the ports of the lab's server and model: one sentence for each thing that is left over."""
-        gc.collect()
+        gc.collect()  # so that it does not depend on the moment what garbage is still there
         return [
             *(f"a task still runs: {task.get_name()} ({task.get_coro()}): await it or cancel it" for task in self.tasks()),
             *(f"a task failed and nobody looked: {failure}" for failure in self.failed()),
