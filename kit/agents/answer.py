@@ -98,7 +98,8 @@ class _Round:
                     raise AgentError(str(failure)) from failure
                 if failure.gone:
                     self.cursor = None
-                await self.wait(failures, failure.wait)
+                if not failure.gone or failures > 1:  # the first time nobody is to be spared: it is another request that is made next
+                    await self.wait(failures, failure.wait)
             else:
                 if not self.called:
                     return

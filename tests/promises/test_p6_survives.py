@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from websockets import Subprotocol
+from websockets import ConnectionClosed, Subprotocol
 from websockets.asyncio.client import connect as connect_websocket
 
 from kit.packets import Content, Entry, EntryId, Packet, Prompt, Takeover
@@ -143,7 +143,9 @@ async def test_p6_a_process_that_leaves_hands_over_at_once(real_store_url: str) 
             await bob.until(went_on(turn, 1))
             took = time.monotonic() - left
             print(f"handed over in {took * 1000:.0f} ms, with a lease of {lease:.0f} s")
-            await plain.wait_closed()
+            with suppress(ConnectionClosed):
+                async for _ in plain:  # a client that does not read does not see the close frame either
+                    pass
             assert plain.close_code == 1012
         assert await owner.process.wait() == 0
         assert took < 0.5
