@@ -25,6 +25,35 @@ class Wrong(NamedTuple):
 
 
 WRONG: Mapping[str, tuple[Wrong, Wrong]] = {
+    "1.1": (
+        Wrong(
+            "import base64, hashlib\n"
+            "def accept_key(key):\n"
+            "    digest = hashlib.sha1(f'{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11'.encode()).hexdigest()\n"
+            "    return base64.b64encode(digest.encode()).decode()",
+            "here it got their hexadecimal letters",
+        ),
+        Wrong(
+            "import base64, hashlib\n"
+            "def accept_key(key):\n"
+            "    return base64.b64encode(hashlib.sha1(f'{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11'.encode()).digest())",
+            "it gave a bytes, where a str is expected",
+        ),
+    ),
+    "1.2": (
+        Wrong(
+            "def text_frame(text, mask):\n"
+            "    payload = bytes(a ^ b for a, b in zip(text.encode(), mask))\n"
+            "    return bytes([0b1000_0001, 0b1000_0000 | len(payload)]) + mask + payload",
+            "the mask begins anew with the fifth",
+        ),
+        Wrong(
+            "def text_frame(text, mask):\n"
+            "    length = 0b1000_0000 | len(text)\n"
+            "    return bytes([0b1000_0001, length]) + mask + utils.apply_mask(text.encode(), mask)",
+            "the length counts bytes",
+        ),
+    ),
     "2.1": (
         Wrong(
             'def safe_claims(token, secret):\n    return jwt.decode(token, secret, algorithms=["HS256"], audience="kit")',
