@@ -355,3 +355,15 @@ def test_a_trace_reads_as_a_table() -> None:
     assert "<th scope='col'" in html
     assert "&lt;b&gt;⏎" in html
     assert repr(Trace()) == "(nothing recorded)"
+
+
+def test_a_long_trace_is_shown_from_its_end() -> None:
+    """A notebook with 20,000 rows would not open any more."""
+    trace = Trace()
+    for n in range(700):
+        trace.add(command(n))
+    lines = repr(trace).splitlines()
+    assert len(lines) == 501
+    assert lines[-2].endswith("  699")
+    assert lines[-1] == "(200 earlier ones are not shown)"
+    assert trace._repr_html_().count("<tr>") == 501

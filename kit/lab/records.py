@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -12,6 +13,8 @@ from websockets.utils import apply_mask
 from kit.lab.table import as_html, as_text, shorten
 
 Direction = Literal["up", "down"]
+SHOWN = 500
+"""Records in one table at most: a notebook with all of them would not open any more."""
 What = Literal["called", "returned", "cancelled", "failed"]
 
 
@@ -153,10 +156,13 @@ class Records(tuple[Record, ...]):
         return [(f"{at:.3f}", *more, shorten(text)) for at, *more, text in told]
 
     def __repr__(self) -> str:
-        return as_text(self.rows()) or "(nothing recorded)"
+        return as_text(Records(self[-SHOWN:]).rows()) + self._left_out() if self else "(nothing recorded)"
 
     def _repr_html_(self) -> str:
-        return as_html(self.rows(), ("s", "where", "what", "bytes", "text"))
+        return as_html(Records(self[-SHOWN:]).rows(), ("s", "where", "what", "bytes", "text")) + escape(self._left_out())
+
+    def _left_out(self) -> str:
+        return f"\n({len(self) - SHOWN} earlier ones are not shown)" if len(self) > SHOWN else ""
 
 
 class _Typed(Struct):
