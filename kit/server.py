@@ -98,6 +98,8 @@ class Server:
         try:
             if request.method == "POST":
                 return await self._issue(request)
+            if request.method == "OPTIONS" and request.path == "/cookie":
+                return self._preflight(request.headers.get("Origin"))
             self._visits[websocket] = await self.door.admit(request.path, _folded(request.headers))
             websocket.connection_lost_waiter.add_done_callback(lambda _: self._visits.pop(websocket, None))
             return None
@@ -130,6 +132,12 @@ class Server:
                 return _respond(HTTPStatus.OK, "{}\n", {"Content-Type": "application/json", "Set-Cookie": cookie, **_cors(origin)})
             case _:
                 raise Refused(HTTPStatus.NOT_FOUND, "POST goes to /ticket or /cookie")
+
+    def _preflight(self, origin: str | None) -> Response:
+        """What a browser asks before a page of another origin may send its ticket as a bearer (Fetch standard, CORS-preflight fetch)."""
+        self.door.check_origin(origin)
+        allowed = {"Access-Control-Allow-Methods": "POST", "Access-Control-Allow-Headers": "Authorization"}
+        return _respond(HTTPStatus.OK, "", {**_cors(origin), **allowed})
 
     # ---- after it ----
 

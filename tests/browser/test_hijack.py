@@ -40,6 +40,12 @@ ATTACK = """
 """
 """All that a page can do: no header is set, for script can set none. Resolves when the log was read to its end, or the socket closed."""
 
+LOG_IN = """
+([url, ticket]) => fetch(url, { method: "POST", credentials: "include", headers: { Authorization: `Bearer ${ticket}` } })
+  .then((reply) => reply.status, () => "blocked")
+"""
+"""A page turns its ticket into the cookie; of another origin the browser asks first (a preflight), and blocks what is not allowed."""
+
 
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
@@ -69,15 +75,22 @@ async def door(site: str, trace: Trace) -> AsyncIterator[Server]:
         yield server
 
 
+async def ticket_for(door: Server, page: str) -> str:
+    headers = {"Authorization": f"Bearer {door.token('ann')}"}
+    ticket: str = json.loads((await request(door, f"/ticket?session=demo&origin={page}", headers, method="POST")).body)["ticket"]
+    return ticket
+
+
+async def log_in(page: Page, door: Server, ticket: str) -> int | str:
+    status: int | str = await page.evaluate(LOG_IN, [f"http://127.0.0.1:{door.port}/cookie", ticket])
+    return status
+
+
 @pytest_asyncio.fixture(loop_scope="session")
 async def victim(context: BrowserContext, door: Server, site: str) -> BrowserContext:
-    """A browser that is logged in: the cookie is in its jar, as the server set it (HttpOnly, SameSite=Strict)."""
-    headers = {"Authorization": f"Bearer {door.token('ann')}"}
-    ticket = json.loads((await request(door, f"/ticket?session=demo&origin={site}", headers, method="POST")).body)["ticket"]
-    reply = await context.request.post(
-        f"http://127.0.0.1:{door.port}/cookie", headers={"Authorization": f"Bearer {ticket}", "Origin": site}
-    )
-    assert reply.status == 200
+    """A browser that is logged in: its own page has turned a ticket into the cookie (HttpOnly, SameSite=Strict)."""
+    page = await opened(context, f"{site}/tests/browser/blank.html")
+    assert await log_in(page, door, await ticket_for(door, site)) == 200
     (cookie,) = await context.cookies()
     assert (cookie["name"], cookie["httpOnly"], cookie["sameSite"]) == ("kit_session", True, "Strict")
     return context
@@ -128,6 +141,15 @@ async def test_with_it_the_same_page_is_refused_and_learns_nothing(
     assert handshake(trace).status == 403
     assert "\r\nCookie: " in handshake(trace).request
     assert door.connections == set()
+
+
+async def test_a_page_on_another_origin_gets_no_cookie(context: BrowserContext, door: Server, evil_port: int, trace: Trace) -> None:
+    """Not even for a ticket that it overheard: the browser's question is answered with 403, and the ticket is not sent."""
+    evil = f"http://127.0.0.1:{evil_port}"
+    assert await log_in(await opened(context, f"{evil}/blank.html"), door, await ticket_for(door, evil)) == "blocked"
+    assert await context.cookies() == []
+    (asked,) = [record for record in trace.records.of(Handshake) if record.request.startswith("OPTIONS")]
+    assert (asked.status, "Authorization: " in asked.request) == (403, False)
 
 
 async def test_of_another_site_the_cookie_stays_at_home(victim: BrowserContext, door: Server, evil_port: int, trace: Trace) -> None:
