@@ -480,7 +480,7 @@ async def test_the_environment_says_whom_to_ask(server: Server, monkeypatch: pyt
     monkeypatch.setenv("KIT_MODEL", "my-model")
     await FakeTurn().prompt("hello").run(openai_agent())
     record = (await over(server, 1))[0]
-    assert (record.path, record.model) == ("/v1/chat/completions", "my-model")
+    assert (record.path, record.body["model"]) == ("/v1/chat/completions", "my-model")
 
 
 async def test_a_model_that_takes_no_reasoning_is_asked_without(server: Server) -> None:

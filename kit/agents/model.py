@@ -4,175 +4,141 @@
         client = AsyncOpenAI(base_url=server.url, api_key="none")
 
 Chat Completions and Responses, streamed or not, tools, reasoning, background runs that are re-attached to or cancelled, and the
-faults of a real provider. What is said is decided in embedded/replies.py; here is only how it travels. It listens on 127.0.0.1 and
-nowhere else, installs no signal handlers, and runs in whichever thread's loop it is started.
+faults of a real provider. It listens on 127.0.0.1 alone, installs no signal handlers, and runs in whichever loop it is started.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+import re
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import uvicorn
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from kit.agents.embedded.delivery import Delivery, Record, body_of, failing, no_route, refused
-from kit.agents.embedded.events import chat_completion, chat_events, limited, response_events, response_head
-from kit.agents.embedded.faults import Cut, Fail, Fault, Refuse, Refused, Stall, rate_limited, server_error, wrong_key
+from kit.agents.embedded.delivery import Cut, Delivery, Fail, Fault, Record, Sleep, Stall
+from kit.agents.embedded.events import Event, chat_answer, response_events, response_head
 from kit.agents.embedded.replies import reply
-from kit.agents.embedded.requests import BadRequest, ChatRequest, Json, ResponsesRequest, as_items, parse
-from kit.agents.embedded.runs import Run
+from kit.agents.embedded.requests import Json, Refuse, parse, rate_limited, server_error
 
-__all__ = ["NAME", "Cut", "Fail", "Fault", "Record", "Refuse", "Server", "Stall", "rate_limited", "serve", "server_error", "wrong_key"]
+__all__ = ["Cut", "Fail", "Fault", "Record", "Refuse", "Server", "Stall", "rate_limited", "serve", "server_error"]
 
-NAME = "kit-scripted"
-"""The model that GET /models lists; any other name is answered, too."""
+
+class Run:
+    """A background response: made by a task of its own, its events kept for whoever comes back for them."""
+
+    def __init__(self, head: Json, events: AsyncGenerator[Event, None]) -> None:
+        self.response = head
+        self.task = asyncio.create_task(self._make(events))
+        self.task.add_done_callback(self._end)
+        self._events: list[Event] = []
+        self._news = asyncio.Event()
+
+    async def follow(self, after: int = -1) -> AsyncGenerator[Event, None]:
+        """The events with a sequence number above `after`, until the run is over."""
+        at = max(after + 1, 0)
+        while True:
+            news = self._news
+            while at < len(self._events):
+                yield self._events[at]
+                at += 1
+            if self.response["status"] != "in_progress":
+                return
+            await news.wait()
+
+    async def _make(self, events: AsyncGenerator[Event, None]) -> None:
+        async for event in events:
+            self._events.append(event)
+            self.response = event.data.get("response", self.response)
+            self._news.set()
+            self._news = asyncio.Event()
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        if self.response["status"] == "in_progress":
+            self.response = {**self.response, "status": "cancelled"}
+        self._news.set()
 
 
 class Server(Delivery):
     """The API. `url` is the client's `base_url`."""
 
-    def __init__(
-        self, pace: float | None, key: str | None, keep: int, sleep: Callable[[float], Awaitable[object]], clock: Callable[[], float]
-    ) -> None:
-        super().__init__(pace, key, sleep, clock)
-        self.url = ""
-        self._keep = keep
+    def __init__(self, pace: float | None, key: str | None, sleep: Sleep) -> None:
         self._runs: dict[str, Run] = {}
         routes = [
-            Route("/v1/models", self.route(self._models)),
-            Route("/v1/chat/completions", self.route(self._chat), methods=["POST"]),
-            Route("/v1/responses", self.route(self._respond), methods=["POST"]),
-            Route("/v1/responses/{id}", self.route(self._retrieve)),
-            Route("/v1/responses/{id}/cancel", self.route(self._cancel), methods=["POST"]),
+            Route("/v1/chat/completions", self._chat, methods=["POST"]),
+            Route("/v1/responses", self._respond, methods=["POST"]),
+            Route("/v1/responses/{id}", self._retrieve),
+            Route("/v1/responses/{id}/cancel", self._cancel, methods=["POST"]),
         ]
-        errors: Any = {Refused: refused, HTTPException: no_route}
-        self._routes = Starlette(routes=routes, exception_handlers=errors)
+        super().__init__(routes, pace, key, sleep)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI application that uvicorn runs."""
-        await self.watch(self._routes, scope, receive, send)
+    async def _chat(self, request: Request) -> Response:
+        fault = self.admit(request)
+        request.state.record.body, asked = parse(await request.body())
+        whole, events = chat_answer(asked.model, reply(asked.items(), asked.offered()))
+        if isinstance(fault, Fail):
+            events[fault.after :] = [Event(server_error().body)]
+        return self.answer(request, fault, self.paced(events), None if asked.stream else whole, b"data: [DONE]\n\n")
 
-    async def _models(self, request: Request, fault: Fault | None) -> Response:
-        model = {"id": NAME, "object": "model", "created": 0, "owned_by": "kit"}
-        return await self.whole(request, fault, _value({"object": "list", "data": [model]}))
-
-    async def _chat(self, request: Request, fault: Fault | None) -> Response:
-        asked = parse(await body_of(request), ChatRequest)
-        conversation = asked.conversation()
-        said, cut = limited(reply(conversation), asked.limit)
-        head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": asked.model}
-        usage = bool(asked.stream_options and asked.stream_options.include_usage)
-        events = self.paced(failing(chat_events(head, conversation, said, cut, usage), fault))
+    async def _respond(self, request: Request) -> Response:
+        fault = self.admit(request)
+        request.state.record.body, asked = parse(await request.body())
+        head = response_head(asked.model, bool(asked.background))
+        events = response_events(head, reply(asked.items(), asked.offered()))
+        if isinstance(fault, Fail):
+            failed = {**head, "status": "failed", "error": {"code": "server_error", "message": server_error().message}}
+            events[fault.after :] = [Event({"type": "response.failed", "sequence_number": fault.after, "response": failed})]
+        if not asked.background:
+            return self.answer(request, fault, self.paced(events), None if asked.stream else events[-1].data["response"])
+        run = self._runs[head["id"]] = Run(head, self.paced(events))
+        if len(self._runs) > 200:  # the oldest is forgotten
+            self._runs.pop(next(iter(self._runs))).task.cancel()
         if asked.stream:
-            return self.stream(request, fault, events, b"data: [DONE]\n\n")
-        return await self.whole(request, fault, lambda: self.last(events, lambda: chat_completion(head, conversation, said, cut)))
+            return self.answer(request, fault, run.follow())
+        return self.answer(request, fault, self.paced([]), head)
 
-    async def _respond(self, request: Request, fault: Fault | None) -> Response:
-        body = await body_of(request)
-        if "input" in body:
-            body = {**body, "input": as_items(body["input"])}
-        parse(body, ResponsesRequest)  # before what was said earlier is put in front: paths are those of the client's own body
-        items = self._earlier(body.get("previous_response_id")) + body["input"]
-        asked = parse({**body, "input": items}, ResponsesRequest)
-        if asked.background and asked.store is False:
-            raise BadRequest("Background mode requires store to be true.", "background")
-        conversation = asked.conversation()
-        said, cut = limited(reply(conversation), asked.max_output_tokens)
-        head = response_head(f"resp_{uuid.uuid4().hex}", time.time(), asked, body.get("tools"))
-        events = self.paced(failing(response_events(head, conversation, said, cut), fault))
-        run = self._keep_run(Run(head, items), asked.store is not False)
-        if asked.background:
-            run.task = asyncio.create_task(run.background(events))
-            if not asked.stream:
-                return await self.whole(request, fault, _value(run.response))
-            return self.stream(request, fault, run.follow(-1))
-        if asked.stream:
-            return self.stream(request, fault, run.foreground(events))
-        return await self.whole(request, fault, lambda: self.last(run.foreground(events), lambda: run.response))
-
-    async def _retrieve(self, request: Request, fault: Fault | None) -> Response:
-        run = self._run(request)
-        if request.query_params.get("stream", "false").lower() != "true":
-            return await self.whole(request, fault, _value(run.response))
+    async def _retrieve(self, request: Request) -> Response:
+        fault, run = self.admit(request), self._run(request)
+        if request.query_params.get("stream") != "true":
+            return self.answer(request, fault, self.paced([]), run.response)
         after = request.query_params.get("starting_after", "-1")
-        if not after.lstrip("-").isdecimal() or len(after) > 18:
-            raise BadRequest(f"Invalid value: {after!r} is no sequence number.", "starting_after")
-        if not run.task:
-            raise BadRequest("Only a response made in background mode can be streamed again.", "stream")
-        return self.stream(request, fault, run.follow(int(after)))
+        if not re.fullmatch(r"-?\d{1,18}", after):
+            raise Refuse(400, f"Invalid value: {after!r} is no sequence number.", "invalid_value", "starting_after")
+        return self.answer(request, fault, run.follow(int(after)))
 
-    async def _cancel(self, request: Request, fault: Fault | None) -> Response:
-        run = self._run(request)
-        if not run.task:
-            raise BadRequest("Only a response made in background mode can be cancelled.", "response_id")
+    async def _cancel(self, request: Request) -> Response:
+        fault, run = self.admit(request), self._run(request)
         run.task.cancel()
         await asyncio.wait([run.task])
-        return await self.whole(request, fault, _value(run.response))
-
-    # ---- what is kept ----
+        return self.answer(request, fault, self.paced([]), run.response)
 
     def _run(self, request: Request) -> Run:
+        """The background response that the path names: others are not kept."""
         wanted = request.path_params["id"]
         if wanted not in self._runs:
-            raise Refused(Refuse(404, f"Response with id '{wanted}' not found.", param="response_id"))
+            raise Refuse(404, f"Response with id '{wanted}' not found.", param="response_id")
         return self._runs[wanted]
-
-    def _keep_run(self, run: Run, keep: bool) -> Run:
-        if keep:
-            self._runs[run.response["id"]] = run
-            over = [old.response["id"] for old in self._runs.values() if old.over]
-            for old in over[: max(len(over) - self._keep, 0)]:
-                del self._runs[old]
-        return run
-
-    def _earlier(self, id: str | None) -> list[Any]:
-        """The items of an earlier response and what it said."""
-        if id is None:
-            return []
-        if id not in self._runs:
-            refuse = Refuse(400, f"Previous response with id '{id}' not found.", "previous_response_not_found", "previous_response_id")
-            raise Refused(refuse)
-        return [*self._runs[id].items, *self._runs[id].response["output"]]
 
     async def close(self) -> None:
         """Drop every connection and run, as a machine that dies does."""
-        runs = [run.task for run in self._runs.values() if run.task]
+        runs = [run.task for run in self._runs.values()]
         for task in runs:
             task.cancel()
-        # Dropped, not cancelled: uvicorn logs a cancelled request as an error, and one whose client is gone not at all.
-        for connection in list(self.state.connections):
-            if isinstance(connection, H11Protocol):
-                connection.transport.abort()
+        self.drop()  # not cancelled: uvicorn logs a cancelled request as an error, and one whose client is gone not at all
         await asyncio.gather(*runs, *self.state.tasks, return_exceptions=True)
 
 
 @asynccontextmanager
-async def serve(
-    *,
-    port: int = 0,
-    pace: float | None = 50.0,
-    key: str | None = None,
-    keep: int = 200,
-    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-    clock: Callable[[], float] = time.monotonic,
-) -> AsyncIterator[Server]:
+async def serve(*, port: int = 0, pace: float | None = 50.0, key: str | None = None, sleep: Sleep = asyncio.sleep) -> AsyncIterator[Server]:
     """An embedded model while the block runs.
 
-    `pace` is in tokens per second; with a `key`, any other is answered 401; the last `keep` finished responses can be retrieved.
-    Raises OSError where the port is taken.
+    `pace` is in tokens per second; with a `key`, any other is answered 401. Raises OSError where the port is taken.
     """
-    server = Server(pace, key, keep, sleep, clock)
+    server = Server(pace, key, sleep)
     # Not `uvicorn.Server.serve`: it takes the signals of the main thread, and needs 0.1 s and more to notice that it should stop.
     config = uvicorn.Config(server, http="h11", ws="none", lifespan="off", log_config=None, timeout_keep_alive=60)
     config.load()
@@ -184,10 +150,3 @@ async def serve(
     finally:
         listener.close()
         await server.close()
-
-
-def _value(value: Json) -> Callable[[], Awaitable[Json]]:
-    async def known() -> Json:
-        return value
-
-    return known

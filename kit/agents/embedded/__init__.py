@@ -1,1 +1,1 @@
-"""The embedded model's parts: what it says (replies.py and above), and how the API writes it (requests.py, events.py)."""
+"""The embedded model's parts, in the order in which they rest on each other: requests, templates, intents, replies, events, delivery."""

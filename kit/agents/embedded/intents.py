@@ -1,248 +1,181 @@
 """Intents: what the scripted model says to a prompt, as whole text.
 
-An intent is a function from a `Turn` to a `Script`, or None where the prompt is not for it; the first that answers wins. The order
-matters: what is exact (`count to 20`) comes before what is guessed.
+An intent is a pattern and a function from the turn and the match to a `Reply`, or None where the prompt is not for it after all. The
+first that answers wins, so what is exact (`count to 20`) comes before what is guessed.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import unicodedata
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple
 
-from kit.agents.embedded import arithmetic, templates
-from kit.agents.embedded.filling import fill
+import msgspec
 
-MOST = 100_000
-"""The highest number that is counted to, and the most numbers in one answer."""
+from kit.agents.conversation import Call, Wanted
+from kit.agents.embedded.requests import Schema
+from kit.agents.embedded.templates import CODE, ME, PLAN, WEATHER
 
-
-@dataclass(frozen=True)
-class Tool:
-    """A function that the request offers: its name and the JSON schema of its arguments."""
-
-    name: str
-    schema: Mapping[str, Any] = field(default_factory=dict)
+MOST = 10_000  # is counted to
+QUESTIONS = CITY, FUNCTION, TOPIC = ("Which city?", "Which function?", "A plan for what?")
 
 
-class Ran(NamedTuple):
-    """A tool that ran in this turn: its name, its arguments as they were given, and its output."""
-
-    name: str
-    arguments: Mapping[str, Any]
-    output: str
-
-
-class Script(NamedTuple):
-    """One reply as whole text: the thought, then the content, then the tools to call with their arguments."""
+class Reply(NamedTuple):
+    """What is said: the thought, then the content, then the tools that are called."""
 
     thought: str
-    content: str = ""
-    calls: tuple[tuple[str, dict[str, Any]], ...] = ()
+    content: str
+    calls: Sequence[Wanted] = ()
 
 
-@dataclass(frozen=True)
-class Turn:
-    """What one prompt has led to so far: `answers` holds what the person said to the model's own questions."""
+class Turn(NamedTuple):
+    """What one prompt has led to so far: the calls that `ran`, and the person's `answer` to a question of the model's."""
 
     prompt: str
-    tools: tuple[Tool, ...] = ()
-    ran: tuple[Ran, ...] = ()
-    answers: Mapping[str, str] = field(default_factory=dict)
+    tools: Mapping[str, Schema]
+    ran: Sequence[Call] = ()
+    answer: str = ""
 
-    def has(self, pattern: str) -> bool:
-        return re.search(pattern, self.prompt, re.IGNORECASE) is not None
-
-    def ask(self, question: str, choices: list[str], thought: str) -> Script:
+    def ask(self, question: str, choices: list[str]) -> Reply:
         """The question through the tool `ask`, where it is offered, and otherwise in plain text."""
-        if any(tool.name == "ask" for tool in self.tools):
-            return Script(thought, "", (("ask", {"text": question, "choices": choices}),))
-        return Script(thought, f"{question} For example: {', '.join(choices)}.")
+        thought = f"Something is missing, so I ask back: {question}"
+        if "ask" in self.tools:
+            return Reply(thought, "", [_call("ask", {"text": question, "choices": choices})])
+        return Reply(thought, f"{question} For example: {', '.join(choices)}.")
 
 
-Intent = Callable[[Turn], Script | None]
+def count(turn: Turn, found: re.Match[str]) -> Reply:
+    """The numbers, and nothing else."""
+    digits = found[1].replace(",", "")
+    if len(digits) > len(str(MOST)) or int(digits) > MOST:
+        return Reply("That is a long way.", f"I count to {MOST} at most.")
+    return Reply(f"The person wants me to count to {digits}.", " ".join(map(str, range(1, int(digits) + 1))))
 
 
-def count(turn: Turn) -> Script | None:
-    """`count to N`, `count from A to B`: the numbers, nothing else."""
-    asked = re.search(r"\bcount\b(?:[^\d]*?\bfrom\s+(-?\d+))?\D*?\bto\s+(-?\d+(?:,\d{3})*)", turn.prompt, re.IGNORECASE)
-    if not asked:
-        return None
-    digits = [d.replace(",", "") for d in (asked[1] or "", asked[2])]
-    if max(map(len, digits)) > 9:
-        return Script("That is a long way.", f"I count to {MOST:,} at most.")
-    last = int(digits[1])
-    first = int(digits[0]) if digits[0] else min(1, max(last, 0))
-    if max(abs(first), abs(last)) > MOST or abs(last - first) > MOST:
-        return Script("That is a long way.", f"I count to {MOST:,} at most.")
-    step = 1 if first <= last else -1
-    start = f" from {first}" if digits[0] else ""
-    return Script(f"The person wants me to count{start} to {last}.", " ".join(map(str, range(first, last + step, step))))
-
-
-def sums(turn: Turn) -> Script | None:
-    """`what is 17 * 23`: exact, or an honest sentence why not."""
-    text = arithmetic.find(turn.prompt)
-    if text is None:
-        return None
-    shown = text if len(text) <= 60 else text[:57] + "..."
-    try:
-        value = arithmetic.spell(arithmetic.evaluate(text))
-    except arithmetic.NoValue as reason:
-        return Script("A sum, but one with a catch.", f"I can't give you {shown}: it {reason}.")
-    return Script("A sum; I work it out exactly.", f"{shown} is {value}.")
-
-
-def actions(turn: Turn) -> Script | None:
-    """Any offered tool that the prompt names: each is called once, one after the other, and then what came of them is told."""
-    wanted = [(tool.name, filled) for tool in turn.tools if (filled := _wanted(tool, turn.prompt)) is not None]
-    ran = {r.name: r for r in turn.ran}
-    for name, arguments in wanted:
+def tools(turn: Turn, found: re.Match[str]) -> Reply | None:
+    """The offered tools that the prompt names with all the words of their names: one after the other, then what came of them."""
+    words = set(re.findall(r"[a-z0-9]+", turn.prompt.lower()))
+    named = [name for name in turn.tools if "weather" not in name and name != "ask" and words.issuperset(name.lower().split("_"))]
+    ran = {call.name: call for call in turn.ran}
+    for name in named:
         if name not in ran:
-            return Script(f"The person wants {_spoken(name)}: there is a tool for it.", "", ((name, arguments),))
-    if not wanted:
-        return None
-    said = [f"I called {name}{_shown(ran[name].arguments)}, and it answered: {_told(ran[name].output)}." for name, _ in wanted]
-    return Script("The tools have answered.", " ".join(said))
+            call = _call(name, fill(turn.tools[name], turn.prompt))
+            return Reply(f"The person wants {name.replace('_', ' ')}: there is a tool for it.", "", [call])
+    told = [f"I called {name}, and it answered: {_told(ran[name].output)}." for name in named]
+    return Reply("The tools have answered.", " ".join(told)) if told else None
 
 
-def weather(turn: Turn) -> Script | None:
-    """The weather: through a tool where one is offered, else out of the bundled table; asks back where the city is missing."""
-    if not turn.has(r"\b(?:weather|forecast|temperature)\b"):
+def sums(turn: Turn, found: re.Match[str]) -> Reply | None:
+    """The exact value, in fractions: 0.1 + 0.2 is 0.3. Without powers and parentheses, but * and / come first."""
+    value = Fraction(0)
+    terms = ["+", *re.split(r"([+-])", f"0{found[1]}")]  # the 0 is for a minus in front
+    try:
+        for sign, term in zip(terms[::2], terms[1::2], strict=True):
+            first, *rest = re.split(r"([*/])", term)
+            product = Fraction(first)
+            for operator, number in zip(rest[::2], rest[1::2], strict=True):
+                product = product * Fraction(number) if operator == "*" else product / Fraction(number)
+            value += -product if sign == "-" else product
+    except (ValueError, ZeroDivisionError):
         return None
-    cities = _cities(turn.prompt) or ([turn.answers[CITY].strip()] if turn.answers.get(CITY, "").strip() else [])
+    decimal = str(value) if value.denominator == 1 else f"{float(value):.12g}"
+    about = "" if Fraction(decimal) == value else "about "
+    return Reply("A sum; I work it out exactly.", f"{found[1]} is {about}{decimal}.")
+
+
+def weather(turn: Turn, found: re.Match[str]) -> Reply:
+    """Through a tool where one is offered, else out of the bundled table."""
+    cities = _cities(found.string) or ([turn.answer] if turn.answer else [])
     if not cities:
-        return turn.ask(CITY, list(templates.WEATHER)[:4], "The person wants the weather, but did not say where.")
-    tool = next((t for t in turn.tools if "weather" in t.name.lower()), None)
+        return turn.ask(CITY, list(WEATHER)[:4])
+    tool = next((name for name in turn.tools if "weather" in name), None)
     if tool is None:
-        return Script(f"The weather in {_and(cities)}: I look into my table.", " ".join(map(_from_table, cities)))
-    told = [r for r in turn.ran if r.name == tool.name]
-    if left := cities[len(told) :]:
-        calls = tuple((tool.name, _with_city(tool, city, turn.prompt)) for city in left)
-        return Script(f"The person wants the weather in {_and(left)}. There is a tool for that.", f"Let me look up {_and(left)}:", calls)
-    said = [f"{tool.name} says about {city}: {_told(r.output)}." for r, city in zip(told, cities, strict=False)]
-    return Script("The tool has answered.", " ".join(said))
+        return Reply(f"The weather in {' and '.join(cities)}: I look into my table.", " ".join(map(_from_table, cities)))
+    outputs = [call.output for call in turn.ran if call.name == tool]
+    if left := cities[len(outputs) :]:
+        calls = [_call(tool, fill(turn.tools[tool], turn.prompt, city)) for city in left]
+        places = " and ".join(left)
+        return Reply(f"The person wants the weather in {places}. There is a tool for that.", f"Let me look up {places}:", calls)
+    told = [f"{tool} says about {city}: {_told(output)}." for city, output in zip(cities, outputs, strict=False)]
+    return Reply("The tool has answered.", " ".join(told))
 
 
-def code(turn: Turn) -> Script | None:
-    """A function out of a few templates; asks which where none fits."""
-    if not turn.has(r"\b(?:code|function|snippet|implement|write .*(?:program|python))\b"):
-        return None
-    wanted = f"{turn.prompt} {turn.answers.get(FUNCTION, '')}".lower()
-    found = next((name for name in templates.CODE if name[:6] in wanted), None)
-    if found is None and FUNCTION in turn.answers:
-        return Script("None of my templates fits.", f"I know no {turn.answers[FUNCTION]!r}, only {_and(list(templates.CODE))}.")
-    if found is None:
-        return turn.ask(FUNCTION, list(templates.CODE), "The person wants code; which function is not clear to me.")
-    about, source = templates.CODE[found]
-    return Script(f"A function for {found}; I have a template.", f"{about}\n\n```python\n{source}```\n")
+def code(turn: Turn, found: re.Match[str]) -> Reply | None:
+    """A function out of the templates, known by the first letters of its name: "primes"."""
+    name = next((name for name in CODE if name[:5] in found.string.lower()), None)
+    if name is None:
+        return None if turn.answer else turn.ask(FUNCTION, list(CODE))
+    return Reply(f"A function for {name}; I have a template.", f"Here it is:\n\n```python\n{CODE[name]}```")
 
 
-def plan(turn: Turn) -> Script | None:
-    """A numbered list about the prompt's own topic."""
-    asked = re.search(r"\bplan\b\s*(?:me\b)?\s*(?:for|of|to|how to|about|on)?\s*(.*)", turn.prompt, re.IGNORECASE | re.DOTALL)
-    if not asked:
-        return None
-    topic = " ".join((asked[1].strip(" .?!,") or turn.answers.get(TOPIC, "").strip()).split())[:120]
+def plan(turn: Turn, found: re.Match[str]) -> Reply:
+    topic = found[1].strip(" .?!,")
     if not topic:
-        return turn.ask(TOPIC, ["a trip", "a talk", "a release"], "A plan is wanted, but I don't know for what.")
-    steps = "\n".join(f"{i}. {step.format(topic=topic)}" for i, step in enumerate(templates.PLAN, 1))
-    return Script(f"The person wants a plan: {topic}.", f"A plan for {topic}:\n\n{steps}")
+        return turn.ask(TOPIC, ["a trip", "a talk", "a release"])
+    steps = "".join(f"\n{i}. {step}" for i, step in enumerate(PLAN, 1))
+    return Reply(f"The person wants a plan for {topic}.", f"A plan for {topic}:\n{steps}")
 
 
-def hello(turn: Turn) -> Script | None:
-    """A greeting, a call for help, or the question who is speaking."""
-    if not re.fullmatch(
-        r"\W*(?:hello|hi|hey|help|good (?:morning|evening)|who are you|what are you|what can you do)\b[\w ,']{0,20}\W*",
-        turn.prompt,
-        re.IGNORECASE,
-    ):
-        return None
-    return Script("I introduce myself.", f"Hello. I am the scripted model of this kit, no language model. {templates.ABILITIES}")
-
-
-def otherwise(turn: Turn) -> Script:
+def otherwise(turn: Turn) -> Reply:
     """What a script cannot do, said honestly."""
-    asked = " ".join(turn.prompt.split())
-    shown = f"“{asked if len(asked) <= 80 else asked[:77] + '...'}” is beyond my script." if asked else "You did not ask me anything."
-    told = "".join(f" {r.name} answered: {_told(r.output)}." for r in turn.ran)
-    return Script(
-        "That is not in my script; I say so.",
-        f"I am the scripted model of this kit, no language model: {shown}{told} {templates.ABILITIES} {templates.REAL_MODEL}",
-    )
+    return Reply("That is not in my script; I say so.", f"“{' '.join(turn.prompt.split())[:80]}” is beyond my script. {ME}")
 
 
-INTENTS: tuple[Intent, ...] = (count, actions, sums, weather, code, plan, hello)
-
-CITY, TOPIC, FUNCTION = "Which city?", "A plan for what?", "Which function?"
-QUESTIONS = (CITY, TOPIC, FUNCTION)
-
-
-def _wanted(tool: Tool, prompt: str) -> dict[str, Any] | None:
-    """Arguments for a tool that the prompt names: with all words of its name, or, verb aside, with all that it requires."""
-    words = [w.lower() for w in re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+", tool.name)]
-    if tool.name == "ask" or "weather" in words:
-        return None  # these have intents of their own
-    nouns = [w for w in words if w not in ("get", "set", "show", "do", "run", "make", "list")]
-    missing = [w for w in words if not re.search(rf"\b{w}", prompt, re.IGNORECASE)]
-    if not words or (not nouns and missing) or set(missing) & set(nouns):
-        return None
-    filled = fill(tool.schema, prompt)
-    return filled.arguments if filled.found or not missing else None
+INTENTS: tuple[tuple[str, Callable[[Turn, re.Match[str]], Reply | None]], ...] = (
+    (r"\bcount\b\D*\bto (\d[\d,]*)", count),
+    (r"", tools),
+    (r"^(?:what(?:'s| is)|how much is|calculate|compute)?\s*(-?\d[\d\s.]*[-+*/][-\d\s.+*/]{0,150}\d)[\s=?.!]*$", sums),
+    (r"\b(?:weather|forecast|temperature)\b", weather),
+    (r"\b(?:code|function|program)\b", code),
+    (r"\bplan\b(?: me)?(?: (?:for|of|to|about|on)\b)?(.*)", plan),
+)
 
 
-def _cities(prompt: str) -> list[str]:
-    """The cities of the table that the prompt names, in its order; else whatever stands after "in" or "for"."""
-    folded = _fold(prompt)
-    known = sorted((m.start(), city) for city in templates.WEATHER if (m := re.search(rf"\b{_fold(city)}\b", folded)))
-    if known:
-        return [city for _, city in known]
-    stop = r"(?:today|tomorrow|tonight|now|right|please|this|next|on|at|like|the)\b"
-    named = re.search(rf"\b(?:in|for)\s+((?:(?!{stop})[^\W\d_][\w'’-]*\s*){{1,3}})", prompt, re.IGNORECASE)
-    place = named[1].strip() if named else ""
-    return [place] if place and _fold(place) not in ("me", "my city", "here", "my area", "celsius", "degrees") else []
+def intended(turn: Turn) -> Reply | None:
+    """What the first intent that fits says; an answer is read as if it stood at the prompt's end."""
+    text = f"{turn.prompt} {turn.answer}"
+    scripts = (intent(turn, found) for pattern, intent in INTENTS if (found := re.search(pattern, text, re.IGNORECASE)))
+    return next(filter(None, scripts), None)
+
+
+def fill(schema: Schema, prompt: str, city: str | None = None) -> dict[str, Any]:
+    """Arguments out of a prompt: an enum's value that occurs, the city, what stands in quotes, numbers; for a required text, the prompt."""
+    numbers = [float(n) if "." in n else int(n) for n in re.findall(r"-?\b\d{1,15}(?:\.\d{1,15})?\b", re.sub(r'"[^"]+"', "", prompt))]
+    texts = [city] * bool(city) + re.findall(r'"([^"]+)"', prompt)
+    left: dict[str, list[Any]] = {"string": texts, "integer": numbers, "number": numbers}
+    arguments: dict[str, Any] = {}
+    for name, about in schema.properties.items():
+        named = [value for value in about.enum if re.search(rf"\b{re.escape(str(value))}\b", prompt, re.IGNORECASE)]
+        if found := named if about.enum else left.get(str(about.type)):
+            arguments[name] = found.pop(0)
+        elif about.type == "string" and name in schema.required:
+            arguments[name] = prompt
+    return arguments
+
+
+def _cities(text: str) -> list[str]:
+    """The cities of the table that the text names, in its order; else a name after "in" or "for"."""
+    known = sorted((named.start(), city) for city in WEATHER if (named := re.search(rf"\b{city}\b", text, re.IGNORECASE)))
+    return [city for _, city in known] or re.findall(r"\b(?:in|for) ([A-Z][\w'-]*(?: [A-Z][\w'-]*)*)", text)
 
 
 def _from_table(city: str) -> str:
-    known = next((name for name in templates.WEATHER if _fold(name) == _fold(city)), None)
-    if known is None:
-        return f"{city} is not in the small table that comes with this kit; it knows {_and(list(templates.WEATHER))}."
-    celsius, sky, wind = templates.WEATHER[known]
-    return f"In {known} it is {celsius} °C, {sky}, with wind of {wind} m/s (out of a small table that comes with this kit, not measured)."
-
-
-def _with_city(tool: Tool, city: str, prompt: str) -> dict[str, Any]:
-    properties: Mapping[str, Any] = tool.schema.get("properties", {})
-    slot = next((p for p in properties if re.search("city|location|place|town|where", p.lower())), None)
-    slot = slot or next((p for p, s in properties.items() if s.get("type") == "string"), "city")
-    return {**fill(tool.schema, prompt).arguments, slot: city}
+    if city not in WEATHER:
+        return f"{city} is not in the small table that comes with this kit; it knows {', '.join(WEATHER)}."
+    celsius, sky, wind = WEATHER[city]
+    return f"In {city} it is {celsius} °C, {sky}, with wind of {wind} m/s (out of a small table, not measured)."
 
 
 def _told(output: str) -> str:
-    """A tool's output in words: the fields of an object, a JSON string's text, else as it is."""
+    """A tool's output in words: the fields of a JSON object, else as it is."""
     try:
-        value = json.loads(output)
-    except (ValueError, RecursionError):
-        value = output
-    said = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
-    return said.strip().rstrip(".") or "nothing"
+        fields = msgspec.json.decode(output, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        return output.strip().rstrip(".") or "nothing"
+    return ", ".join(f"{name} {value}" for name, value in fields.items())
 
 
-def _shown(arguments: Mapping[str, Any]) -> str:
-    return f" with {', '.join(f'{k} {v!r}' for k, v in arguments.items())}" if arguments else ""
-
-
-def _spoken(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _and(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _fold(text: str) -> str:
-    """Lower case without accents: São Paulo is found as sao paulo."""
-    return "".join(c for c in unicodedata.normalize("NFD", text.casefold()) if not unicodedata.combining(c))
+def _call(name: str, arguments: dict[str, Any]) -> Wanted:
+    """A call; its id is given when the whole conversation is known."""
+    return Wanted("", name, msgspec.json.encode(arguments).decode())

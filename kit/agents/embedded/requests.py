@@ -1,235 +1,141 @@
-"""Requests: a conversation as the two dialects of the API write it, Chat Completions and Responses.
+"""Requests: a conversation as the two dialects of the API write it, Chat Completions and Responses; and how a request is refused.
 
-A body is checked against the types below; BadRequest names the field that is wrong. What the script has no use for (temperature,
-images, built-in tools) is ignored. Source: platform.openai.com/docs/api-reference.
+The types hold the fields that the script uses; others (temperature, token limits, built-in tools, images) are ignored. Whatever does
+not fit is refused by a 400 that names the field. Source: platform.openai.com/docs/api-reference.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
-from kit.agents.embedded.intents import Tool
-from kit.agents.embedded.replies import Assistant, Call, Conversation, Item, Output, User
+from kit.agents.conversation import Call, Item, Message, Wanted
 
-Limit = Annotated[int, Meta(ge=1)]
 Json = dict[str, Any]
-T = TypeVar("T", bound=Struct)
 
 
-class BadRequest(Exception):
-    """A body that is not what the API takes; `param` is the path of the field."""
+@dataclass(eq=False)  # an exception is itself, and hashable
+class Refuse(Exception):
+    """A request is answered by an error, in the shape of OpenAI's."""
 
-    def __init__(self, message: str, param: str | None) -> None:
-        super().__init__(message)
-        self.param = param
+    status: int
+    message: str
+    code: str | None = None
+    param: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def body(self) -> Json:
+        kind = "requests" if self.status == 429 else "server_error" if self.status >= 500 else "invalid_request_error"
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+
+def rate_limited(retry_after: float = 1.0) -> Refuse:
+    """Too many requests; come back after so many seconds."""
+    return Refuse(429, "Rate limit reached.", "rate_limit_exceeded", headers={"retry-after": f"{retry_after:g}"})
+
+
+def server_error() -> Refuse:
+    """The provider's own fault."""
+    return Refuse(500, "The server had an error while processing your request.", "server_error")
 
 
 class Part(Struct):
-    type: str
     text: str = ""
 
 
-Text = str | list[Part]
+Text = str | list[Part] | None
 
 
-class Function(Struct):
-    name: Annotated[str, Meta(min_length=1)]
-    parameters: Json | None = None
+class Property(Struct):
+    type: Any = None
+    enum: list[str | int | float | bool | None] = []
 
 
-class Called(Struct):
-    name: str
-    arguments: str
+class Schema(Struct):
+    """The JSON schema of a tool's arguments."""
 
-
-class ToolCall(Struct):
-    id: str
-    function: Called
-
-
-class SystemMessage(Struct, tag_field="role", tag="system"):
-    content: Text
-
-
-class DeveloperMessage(SystemMessage, tag_field="role", tag="developer"):
-    pass
-
-
-class UserMessage(Struct, tag_field="role", tag="user"):
-    content: Text
-
-
-class AssistantMessage(Struct, tag_field="role", tag="assistant"):
-    content: Text | None = None
-    tool_calls: list[ToolCall] | None = None
-    reasoning_content: str | None = None
-
-
-class ToolMessage(Struct, tag_field="role", tag="tool"):
-    tool_call_id: str
-    content: Text
-
-
-class ChatTool(Struct):
-    type: str
-    function: Function | None = None
-
-
-class StreamOptions(Struct):
-    include_usage: bool | None = None
-
-
-class ChatRequest(Struct):
-    """The body of POST /chat/completions."""
-
-    model: Annotated[str, Meta(min_length=1)]
-    messages: Annotated[list[SystemMessage | DeveloperMessage | UserMessage | AssistantMessage | ToolMessage], Meta(min_length=1)]
-    tools: list[ChatTool] | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    max_tokens: Limit | None = None
-    max_completion_tokens: Limit | None = None
-
-    @property
-    def limit(self) -> int | None:
-        return self.max_completion_tokens or self.max_tokens
-
-    def conversation(self) -> Conversation:
-        items: list[Item] = []
-        instructions = []
-        for message in self.messages:
-            match message:
-                case SystemMessage(content=content):
-                    instructions.append(_text(content))
-                case UserMessage(content=content):
-                    items.append(User(_text(content)))
-                case AssistantMessage(content=content, tool_calls=calls, reasoning_content=thought):
-                    items.append(Assistant(_text(content or ""), thought or ""))
-                    items += [Call(c.id, c.function.name, c.function.arguments) for c in calls or ()]
-                case ToolMessage(tool_call_id=call, content=content):
-                    items.append(Output(call, _text(content)))
-        functions = [t.function for t in self.tools or () if t.function]
-        return _conversation("\n".join(instructions), items, functions, "messages")
-
-
-class Message(Struct, tag_field="type", tag="message"):
-    role: Literal["user", "assistant", "system", "developer"]
-    content: Text
-
-
-class FunctionCall(Struct, tag_field="type", tag="function_call"):
-    call_id: str
-    name: str
-    arguments: str
-
-
-class FunctionCallOutput(Struct, tag_field="type", tag="function_call_output"):
-    call_id: str
-    output: Text
-
-
-class Reasoning(Struct, tag_field="type", tag="reasoning"):
-    summary: list[Part] = []
-
-
-class ResponsesTool(Struct):
-    type: str
-    name: str | None = None
-    parameters: Json | None = None
-
-
-class ResponsesRequest(Struct):
-    """The body of POST /responses; `input` as a list of items, plain text already made into one."""
-
-    model: Annotated[str, Meta(min_length=1)]
-    input: list[Message | FunctionCall | FunctionCallOutput | Reasoning]
-    instructions: str | None = None
-    tools: list[ResponsesTool] | None = None
-    stream: bool | None = None
-    store: bool | None = None
-    background: bool | None = None
-    previous_response_id: str | None = None
-    max_output_tokens: Limit | None = None
-
-    def conversation(self) -> Conversation:
-        items: list[Item] = []
-        instructions = [self.instructions or ""]
-        for item in self.input:
-            match item:
-                case Message(role="user", content=content):
-                    items.append(User(_text(content)))
-                case Message(role="assistant", content=content):
-                    items.append(Assistant(_text(content)))
-                case Message(content=content):
-                    instructions.append(_text(content))
-                case Reasoning(summary=summary):
-                    items.append(Assistant("", _text(summary)))
-                case FunctionCall(call_id=call, name=name, arguments=arguments):
-                    items.append(Call(call, name, arguments))
-                case FunctionCallOutput(call_id=call, output=output):
-                    items.append(Output(call, _text(output)))
-        functions = [Function(t.name, t.parameters) for t in self.tools or () if t.type == "function" and t.name]
-        return _conversation("\n".join(filter(None, instructions)), items, functions, "input")
-
-
-def as_items(input: Any) -> Any:
-    """The `input` of a Responses request as a list of items: plain text is a user's message, and a message may leave out its type."""
-    if isinstance(input, str):
-        return [{"type": "message", "role": "user", "content": input}]
-    if isinstance(input, list):
-        return [{"type": "message", **item} if isinstance(item, dict) and "role" in item else item for item in input]
-    return input
-
-
-def parse(body: Any, kind: type[T]) -> T:
-    """The body as a request; raises BadRequest."""
-    try:
-        return msgspec.convert(body, kind)
-    except msgspec.ValidationError as error:
-        path = found[1] if (found := re.search(r"`\$\.?(.*?)`$", str(error))) else ""
-        missing = found[1] if (found := re.search(r"required field `(.*?)`", str(error))) else ""
-        raise BadRequest(str(error), ".".join(filter(None, (path, missing))) or None) from None
-
-
-def _text(content: str | list[Part]) -> str:
-    return content if isinstance(content, str) else "".join(part.text for part in content)
-
-
-class _Schema(Struct):
-    properties: dict[str, Json] = {}
+    properties: dict[str, Property] = {}
     required: list[str] = []
 
 
-def _conversation(instructions: str, items: Sequence[Item], functions: Sequence[Function], param: str) -> Conversation:
-    """Neighbouring half-said pieces joined, every output behind its call and every call answered, as the real API demands it."""
-    merged: list[Item] = []
-    called: set[str] = set()
-    open_calls: dict[str, None] = {}
-    for item in items:
-        match item, merged[-1] if merged else None:
-            case Assistant(text="", thought=""), _:
-                continue
-            case Assistant(text=text, thought=thought), Assistant(text=before, thought=thought_before):
-                merged[-1] = Assistant(before + text, thought_before + thought)
-                continue
-            case Call(id=id), _:
-                called.add(id)
-                open_calls[id] = None
-            case Output(call=id), _ if id not in called:
-                raise BadRequest(f"No tool call found for the output with call id {id}.", param)
-            case Output(call=id), _:
-                open_calls.pop(id, None)
-        merged.append(item)
-    if open_calls:
-        raise BadRequest(f"No tool output found for the call {next(iter(open_calls))}.", param)
-    for i, function in enumerate(functions):
-        try:
-            msgspec.convert(function.parameters or {}, _Schema)
-        except msgspec.ValidationError as error:
-            raise BadRequest(f"Invalid schema for function '{function.name}': {error}", f"tools[{i}].parameters") from None
-    return Conversation(instructions, tuple(merged), tuple(Tool(f.name, f.parameters or {}) for f in functions))
+class Function(Struct):
+    """A function that is offered or was called: Responses names it at once, Chat Completions one level below."""
+
+    id: str = ""
+    name: str = ""
+    parameters: Schema | None = None
+    arguments: str = ""
+    function: Function | None = None
+
+
+class Entry(Struct):
+    """An item of a Responses `input`, or one of a Chat Completions `messages`: the last two fields are the latter's."""
+
+    type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"
+    role: Literal["system", "developer", "user", "assistant", "tool"] = "user"
+    content: Text = None
+    call_id: str = ""
+    name: str = ""
+    arguments: str = ""
+    output: Text = None
+    tool_calls: list[Function] | None = None
+    tool_call_id: str = ""
+
+
+class Request(Struct):
+    """The body of POST /responses or /chat/completions. The whole conversation is sent each time, never `previous_response_id`."""
+
+    model: str
+    input: str | list[Entry] = []
+    messages: list[Entry] = []
+    tools: list[Function] | None = None
+    stream: bool | None = None
+    background: bool | None = None
+    previous_response_id: None = None
+
+    def offered(self) -> dict[str, Schema]:
+        functions = [tool.function or tool for tool in self.tools or ()]
+        return {function.name: function.parameters or Schema() for function in functions if function.name}
+
+    def items(self) -> list[Item]:
+        """What was said, and each call with its output: the real API refuses one without the other, too. Raises Refuse."""
+        items: list[Item] = []
+        wanted: dict[str, Wanted] = {}
+        if not self.messages and not self.input:
+            raise Refuse(400, "Nothing was said: neither input nor messages.")
+        for entry in self.messages or ([Entry(content=self.input)] if isinstance(self.input, str) else self.input):
+            match entry:
+                case Entry(type="function_call"):
+                    wanted[entry.call_id] = Wanted(entry.call_id, entry.name, entry.arguments)
+                case Entry(type="function_call_output", call_id=id, output=output) | Entry(role="tool", tool_call_id=id, content=output):
+                    if id not in wanted:
+                        raise Refuse(400, f"No tool call found for the output with call id {id}.")
+                    items.append(Call(*wanted.pop(id), _text(output)))
+                case Entry(type="message", role="user" | "assistant" as role):
+                    items.append(Message(role, _text(entry.content)))
+            for call in entry.tool_calls or ():
+                function = call.function or call
+                wanted[call.id] = Wanted(call.id, function.name, function.arguments)
+        if wanted:
+            raise Refuse(400, f"No tool output found for the call {next(iter(wanted))}.")
+        return items
+
+
+def parse(body: bytes) -> tuple[Json, Request]:
+    """The body as JSON and as a request. Raises Refuse."""
+    try:
+        value = msgspec.json.decode(body, type=dict[str, Any])
+        return value, msgspec.convert(value, Request)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        # Either "Expected `str`, got `int` - at `$.model`" or "Object missing required field `model`".
+        at = re.search(r"(?:at `\$\.?|field `)([^`]*)`$", str(error))
+        raise Refuse(400, f"The JSON body of your request is wrong: {error}", "invalid_value", at and at[1]) from None
+
+
+def _text(content: Text) -> str:
+    return "".join(part.text for part in content) if isinstance(content, list) else content or ""
