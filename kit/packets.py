@@ -326,7 +326,8 @@ def split(packet: AnyPacket, limit: int = MAX_BODY) -> Iterator[AnyPacket]:
         yield from split(msgspec.structs.replace(packet, text=packet.text[:half], at=None), limit)
         yield from split(msgspec.structs.replace(packet, text=packet.text[half:]), limit)
     else:
-        raise ValueError(f"a packet `{type(packet).__name__.lower()}` of {size} bytes is over {limit}: put large values elsewhere and say where")
+        kind = type(packet).__name__.lower()
+        raise ValueError(f"a packet `{kind}` of {size} bytes is over {limit}: put large values elsewhere and say where")
 
 
 # ---- decode ----

@@ -38,7 +38,8 @@ class StoreTooOld(Exception):
 
     def __init__(self, url: str, version: str) -> None:
         super().__init__(
-            f"the store at {without_password(url)} is Redis {version}; the kit needs Redis {OLDEST[0]} or newer, or Valkey: start one, or leave --store out"
+            f"the store at {without_password(url)} is Redis {version}; the kit needs Redis {OLDEST[0]} or newer, or Valkey:"
+            " start one, or leave --store out"
         )
 
 

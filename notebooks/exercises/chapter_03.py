@@ -23,7 +23,16 @@ def check_reduce(reduce: Callable[..., Any], attempt: Attempt) -> None:
     attempt.step("two actions, one after the other: two blocks")
     attempt.equal(reduce((("action", ""),), "action", ""), (("action", ""), ("action", "")))
     attempt.step("a whole answer, the demo agent's, piece by piece")
-    said = [("thought", "A"), ("thought", "B"), ("content", "C"), ("action", ""), ("result", ""), ("thought", "D"), ("content", "E"), ("end", "")]
+    said = [
+        ("thought", "A"),
+        ("thought", "B"),
+        ("content", "C"),
+        ("action", ""),
+        ("result", ""),
+        ("thought", "D"),
+        ("content", "E"),
+        ("end", ""),
+    ]
     blocks = ()
     for kind, text in said:
         blocks = reduce(blocks, kind, text)
@@ -42,7 +51,10 @@ def check_join(join: Callable[..., Any], attempt: Attempt) -> None:
     attempt.step("up to the limit, and no further")
     attempt.equal(join([("content", "abc"), ("content", "de"), ("content", "f")], 5), [("content", "abcde", 2), ("content", "f", 1)])
     attempt.step("a piece that is longer than the limit by itself goes alone, whole")
-    attempt.equal(join([("content", "a"), ("content", "bcdefgh"), ("content", "i")], 3), [("content", "a", 1), ("content", "bcdefgh", 1), ("content", "i", 1)])
+    attempt.equal(
+        join([("content", "a"), ("content", "bcdefgh"), ("content", "i")], 3),
+        [("content", "a", 1), ("content", "bcdefgh", 1), ("content", "i", 1)],
+    )
     attempt.step("the list that was given is as it was")
     given = [("content", "a"), ("content", "b")]
     join(given, 10)
@@ -55,7 +67,7 @@ EXERCISES = {
         check_reduce,
         (
             "Only two things can happen: the last block grows, or a block is added. When does it grow?",
-            "It grows where `kind` is thought or content and the last block has the same kind: `(*blocks[:-1], (kind, blocks[-1][1] + text))`.",
+            "It grows where `kind` is thought or content and the last block has it too: `(*blocks[:-1], (kind, blocks[-1][1] + text))`.",
         ),
     ),
     "3.2": Exercise(

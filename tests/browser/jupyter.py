@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,8 @@ class LabPage:
 
     async def errors(self) -> list[str]:
         """What cells printed as errors."""
-        found: list[str] = await self.page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']").all_inner_texts()
-        return found
+        stderr = self.page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']")
+        return await stderr.all_inner_texts()
 
     async def restart(self) -> None:
         """Restart the kernel and wait until it is back."""
@@ -123,7 +123,8 @@ async def jupyterlab(folder: Path, *, theme: str = "JupyterLab Light") -> AsyncI
         "JUPYTER_CONFIG_DIR": str(home / "config"),
         "IPYTHONDIR": str(home / "ipython"),
     }
-    options = ["--no-browser", "--ServerApp.port=0", "--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={work}", "--LabApp.expose_app_in_browser=True"]
+    options = ["--no-browser", "--ServerApp.port=0", "--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={work}"]
+    options += ["--LabApp.expose_app_in_browser=True"]
     root = ["--allow-root"] if os.name == "posix" and os.geteuid() == 0 else []
     command = [sys.executable, "-m", "jupyterlab", *options, *root]
     with (folder / "jupyter.log").open("wb") as log:
@@ -140,10 +141,16 @@ async def jupyterlab(folder: Path, *, theme: str = "JupyterLab Light") -> AsyncI
 async def _listening(runtime: Path, process: asyncio.subprocess.Process, log: Path) -> dict[str, str]:
     """What the server writes about itself once it listens; raises RuntimeError with its log where it ended instead."""
     while process.returncode is None:
-        for path in runtime.glob("jpserver-*.json"):
-            text = path.read_text()
-            if text.endswith("}"):  # written in one go, but not read in one
-                found: dict[str, str] = json.loads(text)
-                return found
+        if server := _written(runtime):
+            return server
         await asyncio.sleep(0.05)
-    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text(errors='replace')}")
+    raise RuntimeError(f"JupyterLab did not start: see {log}")
+
+
+def _written(runtime: Path) -> dict[str, str] | None:
+    """The server's own file, once it is whole."""
+    for path in runtime.glob("jpserver-*.json"):
+        with suppress(ValueError):
+            server: dict[str, str] = json.loads(path.read_text())
+            return server
+    return None

@@ -46,7 +46,9 @@ async def ask(page: Page, text: str) -> None:
 
 async def drawn(page: Page) -> list[str]:
     """The ids in the panel, in order."""
-    found: list[str] = await page.eval_on_selector_all(".kit .kit-item", "(items) => items.map((item) => item.querySelector('.kit-id').textContent)")
+    found: list[str] = await page.eval_on_selector_all(
+        ".kit .kit-item", "(items) => items.map((item) => item.querySelector('.kit-id').textContent)"
+    )
     return found
 
 
