@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]  # it ships no types
@@ -42,8 +42,8 @@ class Buffers:
         self.largest = 0
         push, read_on = Connection.push, Connection._read_on
 
-        def pushing(connection: Connection, frame: bytes, id: EntryId) -> bool:
-            fast = push(connection, frame, id)
+        def pushing(connection: Connection, frames: Sequence[bytes], id: EntryId) -> bool:
+            fast = push(connection, frames, id)
             self._look(connection)
             return fast
 
