@@ -1,0 +1,61 @@
+"""Latency: from the moment at which an agent says a token to the client's recv, on one clock: 100 sessions of 20 tokens a second."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import AsyncExitStack
+from statistics import median, quantiles
+from typing import NamedTuple
+
+from tests.bench.child import child
+from tests.bench.table import Row
+from tests.bench.viewer import Viewer, viewer
+from tests.conftest import RealStore
+
+SESSIONS = 100
+PACE = 20
+ARMS = {"naive": ("naive", "fake"), "kit, fakeredis": ("full", "fake"), "kit, real server": ("full", "real")}
+
+
+class Delays(NamedTuple):
+    """Milliseconds."""
+
+    p50: float
+    p99: float
+
+
+def measure(store: RealStore, seconds: float, rng: random.Random) -> list[Row]:
+    """Rows of the table."""
+    found = {}
+    for arm in rng.sample(list(ARMS), len(ARMS)):
+        store.empty()
+        found[arm] = asyncio.run(_run(arm, store.url, int(seconds * PACE)))
+    naive, ours = found["naive"], found["kit, fakeredis"]
+    share = ours.p50 / naive.p50
+    return [
+        Row("naive design (XADD and XREAD a token), fakeredis", _told(naive)),
+        Row("kit, fakeredis", f"{_told(ours)}: p50 is {share:.2f} of naive", "<= 0.20", share <= 0.2),
+        Row("kit, real server", _told(found["kit, real server"])),
+    ]
+
+
+def _told(delays: Delays) -> str:
+    return f"p50 {delays.p50:.1f} ms, p99 {delays.p99:.1f} ms"
+
+
+async def _run(arm: str, url: str, tokens: int) -> Delays:
+    name, store = ARMS[arm]
+    options = {} if name == "naive" else {"store": url if store == "real" else None}
+    with child(name, **options) as server:
+        async with AsyncExitStack() as stack:
+            viewers = [await stack.enter_async_context(viewer(server, f"session-{i}")) for i in range(SESSIONS)]
+            found = await asyncio.gather(*(_watch(one, i, tokens) for i, one in enumerate(viewers)))
+    delays = [delay for one in found for delay in one]
+    return Delays(median(delays), quantiles(delays, n=100)[98])
+
+
+async def _watch(one: Viewer, place: int, tokens: int) -> list[float]:
+    await asyncio.sleep(place / SESSIONS / PACE)  # people do not start in one moment
+    await one.ask(tokens=tokens, pace=PACE)
+    return [1000 * (token.came - token.said) async for token in one.tokens()]
