@@ -23,7 +23,7 @@ from websockets.streams import StreamReader
 
 from kit.agents.scripted import scripted
 from kit.lab.delay import delayed
-from kit.lab.race import ANSWER, DUE, race
+from kit.lab.race import ANSWER, DUE, answering, race
 from kit.lab.timeline import Run, Timeline
 from kit.packets import Content, Thought
 from kit.server import serve
@@ -262,12 +262,24 @@ async def test_a_line_to_nobody_closes() -> None:
             assert await reader.read() == b""
 
 
-async def test_a_line_leaves_nothing_behind() -> None:
-    """Its connections close with it, though their ends would go on."""
-    async with echo(0.0) as (_, reader, writer):
-        writer.write(b"ping")
-        await reader.readexactly(4)
-    assert await reader.read() == b""
+async def test_a_line_takes_its_connections_with_it() -> None:
+    """When its block ends they close, though both of their ends would go on."""
+    never = asyncio.Event()
+
+    async def stay(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer):
+            writer.write(b"here")
+            await never.wait()
+
+    server = await asyncio.start_server(stay, "127.0.0.1", 0)
+    with closing(server):
+        async with delayed(server.sockets[0].getsockname()[1], 0.0) as line:
+            reader, writer = await asyncio.open_connection("127.0.0.1", line.port)
+            assert await reader.readexactly(4) == b"here"
+        assert await reader.read() == b""
+    writer.close()
+    never.set()
+    await others_have_ended()
 
 
 # ---- the race ----
@@ -302,6 +314,17 @@ async def test_a_way_that_fails_fails_the_race() -> None:
     with pytest.raises(ZeroDivisionError):
         await race({"broken": broken}, 0.0)
     await others_have_ended()
+
+
+async def test_the_server_takes_its_connections_with_it() -> None:
+    """One that is kept alive would stay for uvicorn's five seconds."""
+    async with answering(asyncio.get_running_loop().time) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\nNot Found")
+    async with asyncio.timeout(3.0):
+        assert await reader.read() == b""
+    writer.close()
 
 
 # ---- its picture ----
