@@ -163,7 +163,7 @@ def test_the_weather_tool_is_called_once_per_city_and_its_result_told() -> None:
     assert called(first) == [("get_weather", {"city": "Oslo"}), ("get_weather", {"city": "Rome"})]
     oslo, rome = ran(first.calls[0], '{"celsius": 4, "sky": "snow"}'), ran(first.calls[1], "18 degrees.")
     after = told(asked, Message("assistant", first.content), oslo, rome)
-    assert after.content == "get_weather says about Oslo: celsius 4, sky snow. get_weather says about Rome: 18 degrees."
+    assert after.content == "The tool says about Oslo: celsius 4, sky snow. The tool says about Rome: 18 degrees."
     assert not after.calls
     assert called(told(asked, oslo)) == [("get_weather", {"city": "Rome"})]
 
@@ -325,7 +325,7 @@ async def test_chat_tool_calls_come_in_parts_and_their_outputs_are_used(client: 
         {"role": "tool", "tool_call_id": c.id, "content": sky} for c, sky in zip(message.tool_calls or [], ("snow", "sun"), strict=True)
     ]
     after = await client.chat.completions.create(model="m", messages=[*asked, message, *outputs], tools=FOR_CHAT)
-    assert after.choices[0].message.content == "get_weather says about Oslo: snow. get_weather says about Rome: sun."
+    assert after.choices[0].message.content == "The tool says about Oslo: snow. The tool says about Rome: sun."
 
 
 # ---- Responses ----

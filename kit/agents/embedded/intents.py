@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -97,8 +98,7 @@ def weather(turn: Turn, found: re.Match[str]) -> Reply:
         calls = [_call(tool, fill(turn.tools[tool], turn.prompt, city)) for city in left]
         places = " and ".join(left)
         return Reply(f"The person wants the weather in {places}. There is a tool for that.", f"Let me look up {places}:", calls)
-    told = [f"{tool} says about {city}: {_told(output)}." for city, output in zip(cities, outputs, strict=False)]
-    return Reply("The tool has answered.", " ".join(told))
+    return Reply("The tool has answered.", " ".join(_weather(city, output) for city, output in zip(cities, outputs, strict=False)))
 
 
 def code(turn: Turn, found: re.Match[str]) -> Reply | None:
@@ -165,6 +165,22 @@ def _from_table(city: str) -> str:
         return f"{city} is not in the small table that comes with this kit; it knows {', '.join(WEATHER)}."
     celsius, sky, wind = WEATHER[city]
     return f"In {city} it is {celsius} °C, {sky}, with wind of {wind} m/s (out of a small table, not measured)."
+
+
+def _weather(city: str, output: str) -> str:
+    """What a weather tool answered, as a sentence; of a tool that is not the kit's own whatever it said."""
+    with suppress(msgspec.DecodeError, RecursionError):
+        report = msgspec.json.decode(output, type=Report)
+        return f"In {city} it is {report.celsius:g} °C with {report.sky}, and the wind blows at {report.wind:g} m/s."
+    return f"The tool says about {city}: {_told(output)}."
+
+
+class Report(msgspec.Struct):
+    """What the kit's own `get_weather` gives: degrees Celsius, the sky, metres per second."""
+
+    celsius: float
+    sky: str
+    wind: float
 
 
 def _told(output: str) -> str:
