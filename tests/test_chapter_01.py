@@ -234,6 +234,27 @@ async def test_what_is_under_way_does_not_wait_for_each_other() -> None:
         assert clock() - asked < 2.0, "at most 64 KiB a round trip would take 3.2 s"
 
 
+async def test_who_speaks_again_without_an_answer_begins_no_new_trip() -> None:
+    """Also where the first words have arrived."""
+    arrived = asyncio.Queue[bytes]()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer):
+            while piece := await reader.read(1 << 16):
+                arrived.put_nowait(piece)
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    with closing(server):
+        async with delayed(server.sockets[0].getsockname()[1], 0.001, setup=0) as line:
+            _, writer = await asyncio.open_connection("127.0.0.1", line.port)
+            with closing(writer):
+                for said in (b"one", b"two"):
+                    writer.write(said)
+                    assert await arrived.get() == said
+                assert len(line.trips) == 1
+    await others_have_ended()
+
+
 @pytest.mark.parametrize("one_way", [0.0, 0.005])
 async def test_a_close_travels_behind_what_was_said_before_it(one_way: float) -> None:
     """Nothing of the last words is lost."""
