@@ -22,7 +22,7 @@ const COLUMNS = ["#", "time (s)", "lanes", "direction", "kind", "id", "bytes", "
 /** Pixels of a row, which wireview.css repeats: the place of a row is a product, not a measurement. */
 const ROW = 24;
 /** Rows beyond those in sight that are drawn, so that a quick wheel shows no blank. */
-const SPARE = 12;
+const SPARE = 8;
 /** Seconds without a record that are drawn as a pause. */
 const PAUSE = 0.5;
 /** Records kept in the page; then the older half goes. */
@@ -71,7 +71,7 @@ export class WireView {
     this.count = element("span", { class: "kit-state" });
     this.said = element("span", { class: "kit-unseen", role: "status" });
     this.filter = /** @type {HTMLInputElement} */ (element("input", { type: "search", placeholder: "Filter by text", "aria-label": "Filter by text", title: "/ comes here, Esc clears" }));
-    this.kind = /** @type {HTMLSelectElement} */ (element("select", { "aria-label": "Filter by kind", "data-lm-suppress-shortcuts": "" }, option("", "every kind")));
+    this.kind = /** @type {HTMLSelectElement} */ (element("select", { "aria-label": "Filter by kind", "data-lm-suppress-shortcuts": "" }, option("", "every kind"), option("frames", "\u2191\u2193 frames")));
     this.kind.append(...Object.entries(WAYS).map(([way, [, , sign, word]]) => option(`way:${way}`, `${sign} ${word}`)));
     this.pause = element("button", { type: "button", "aria-pressed": "false", title: "p in the table does the same" }, "Pause");
     const heads = COLUMNS.map((name) => element("th", { scope: "col" }, ...(name === "lanes" ? LANES.map((lane) => element("span", {}, lane)) : [name])));
@@ -133,9 +133,9 @@ export class WireView {
   };
 
   /** @param {Shown} row */
-  #passes({ way, kind, id, text }) {
+  #passes({ way, kind, id, text, raw }) {
     const [what, value] = this.kind.value.split(/:(.*)/s);
-    if (what && (what === "way" ? way : kind) !== value) return false;
+    if (what === "frames" ? !raw.length : what && (what === "way" ? way : kind) !== value) return false;
     const wanted = this.filter.value.toLowerCase();
     return !wanted || `${kind} ${id} ${text}`.toLowerCase().includes(wanted);
   }

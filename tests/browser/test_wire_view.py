@@ -379,6 +379,8 @@ async def test_kinds_and_directions_filter(mount: Mount) -> None:
     await chosen.select_option("thought")
     assert await column(page, "id") == ["1-1"]
     await expect(page.locator(".kit-state")).to_have_text("1 of 10 records")
+    await chosen.select_option("\u2191\u2193 frames")
+    assert await column(page, "kind") == ["hello", "prompt", "thought", "content", "ping"]
     await chosen.select_option("\u2191 up")
     assert await column(page, "kind") == ["prompt", "ping"]
     await page.get_by_label("Filter by text").fill("OSLO")
