@@ -147,10 +147,15 @@ async def _agents(options: argparse.Namespace) -> AsyncIterator[Agent | Mapping[
         yield _imported(options.agent)
         return
     from kit.agents import model
-    from kit.agents.demo import default_agent
+    from kit.agents.demo import default_agent, warm_up
+    from kit.agents.settings import environment
 
-    async with model.serve(pace=options.pace or None) as embedded:
-        yield default_agent(embedded.url)
+    async with model.serve(pace=None) as embedded:
+        agent = default_agent(embedded.url)
+        if not any(environment()[:2]):
+            await warm_up(agent)
+        embedded.pace = options.pace or None
+        yield agent
 
 
 def _imported(name: str) -> Agent | Mapping[str, Agent]:

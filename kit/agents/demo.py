@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from kit.agents.embedded.templates import WEATHER
 from kit.agents.settings import environment
-from kit.history import Agent
+from kit.history import Agent, History
+from kit.packets import Prompt
 
 
 async def get_weather(city: str) -> dict[str, Any]:
@@ -30,3 +31,10 @@ def default_agent(embedded: str) -> Agent:
     if (env := environment()).api_key or env.base_url:
         return openai_agent(tools=[get_weather], client_tools=[set_theme])
     return openai_agent(base_url=embedded, dialect="responses", model="kit-scripted", tools=[get_weather], client_tools=[set_theme])
+
+
+async def warm_up(agent: Agent) -> None:
+    """Ask the embedded model once: openai builds its types at the first use, and no turn that is taken over should wait for it."""
+    prompt = Prompt(text="count to 1", to="agent", id="1-0", prev="0-0", from_="kit", ref="before-the-first-prompt")
+    async for _ in agent(History((prompt,), "1-0/agent")):
+        pass
