@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import NamedTuple
 
-LEFT, SCALE, HIGH = 150, 1200, 26
+LEFT, SCALE, HIGH = 130, 1000, 26
 """Of the drawing: pixels before 0 ms, for a second, and for a run."""
 
 
@@ -39,7 +39,8 @@ class Timeline(tuple[Run, ...]):
         return "\n".join([f"{'ms':<{width}}  {scale}".rstrip(), *(f"{run.way:<{width}}  {_line(run)}" for run in self)])
 
     def _repr_svg_(self) -> str:
-        size = f"width='{LEFT + self._scale().stop * SCALE // 1000}' height='{HIGH * len(self) + 40}'"
+        wide, high = LEFT + self._scale().stop * SCALE // 1000, HIGH * len(self) + 40
+        size = f"viewBox='0 0 {wide} {high}' width='{wide}' style='max-width: 100%'"
         marks = [_text(LEFT + ms * SCALE // 1000, 18, f"{ms} ms") for ms in self._scale()]
         lanes = [_lane(run, 46 + HIGH * n) for n, run in enumerate(self)]
         # A white ground: a notebook shows this as an image, which does not know whether the page is dark.
