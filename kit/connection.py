@@ -111,10 +111,12 @@ class Connection:
     async def _talk(self) -> None:
         await self._hello()
         async with asyncio.TaskGroup() as tasks:
-            others = [tasks.create_task(work()) for work in (self._pump, self._beats, self._expire)]
+            others = [tasks.create_task(work()) for work in (self._pump, self._expire)]
+            self._beat_later()
             try:
                 await self._listen()
             finally:
+                self._next_beat.cancel()
                 await end(others)
 
     # ---- down ----
@@ -210,10 +212,13 @@ class Connection:
         self.cursor = first[0].before if first else self.feed.cursor
         await self.socket.send(encode(Gap(log=self.log.name, after=str(self.cursor), reason=reason)))
 
-    async def _beats(self) -> None:
-        while True:
-            await asyncio.sleep(self._beat)
-            await self.socket.send(_BEAT)
+    def _beat_later(self) -> None:
+        """A timer, not a task: each idle connection has one."""
+        self._next_beat = asyncio.get_running_loop().call_later(self._beat, self._beat_now)
+
+    def _beat_now(self) -> None:
+        self.socket.send_now([_BEAT])  # also to a slow reader: before these bytes count, it has missed a ping
+        self._beat_later()
 
     async def _expire(self) -> None:
         """Close when the credentials run out, unless they are renewed."""
