@@ -37,7 +37,7 @@ def main() -> None:
         try:
             arms: list[Callable[[], list[Row]]] = [
                 lambda: throughput.measure(store, tokens=100 if quick else 600, rounds=1 if quick else 3, rng=rng),
-                lambda: latency.measure(store, seconds=1 if quick else 4, rng=rng),
+                lambda: latency.measure(store, seconds=1 if quick else 3, rounds=1 if quick else 3, rng=rng),
                 lambda: gaps.measure(seconds=0.3 if quick else 3),
                 lambda: lifelines.resume(store, times=5 if quick else 50),
                 lambda: lifelines.takeover(store, times=1 if quick else 5),
