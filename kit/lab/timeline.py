@@ -39,7 +39,7 @@ class Timeline(tuple[Run, ...]):
         return "\n".join([f"{'ms':<{width}}  {scale}".rstrip(), *(f"{run.way:<{width}}  {_line(run)}" for run in self)])
 
     def _repr_svg_(self) -> str:
-        wide, high = LEFT + self._scale().stop * SCALE // 1000, HIGH * len(self) + 40
+        wide, high = LEFT + self._scale().stop * SCALE // 1000 + 40, HIGH * len(self) + 40
         size = f"viewBox='0 0 {wide} {high}' width='{wide}' style='max-width: 100%'"
         marks = [_text(LEFT + ms * SCALE // 1000, 18, f"{ms} ms") for ms in self._scale()]
         lanes = [_lane(run, 46 + HIGH * n) for n, run in enumerate(self)]
