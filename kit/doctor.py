@@ -12,19 +12,15 @@ import importlib.util
 import os
 import re
 import secrets
-import shutil
 import socket
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 DISTRIBUTION = "tokens-on-the-wire"
 PYTHON = (3, 11)
-ROOM = 200 * 2**20
-"""Bytes that should be free where notebooks are saved."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +95,10 @@ def loopback(host: str = "127.0.0.1", patience: float = 2.0) -> Check:
 
 async def store(url: str | None = None, patience: float = 5.0) -> Check:
     """A word can be said and read: Lua, streams, and a server that is new enough."""
-    try:
-        from kit.packets import START, Prompt
-        from kit.store import StoreError, StoreTooOld, open_store, without_password
-        from kit.transcript import Transcript
-    except ImportError as error:
-        return Check(False, "the store", f"{error}: install the packages first")
+    from kit.packets import START, Prompt
+    from kit.store import StoreError, StoreTooOld, open_store, without_password
+    from kit.transcript import Transcript
+
     shown = without_password(url) if url else "the store in memory (fakeredis)"
     try:
         async with asyncio.timeout(patience), open_store(url) as opened:
@@ -142,38 +136,12 @@ def api_key(env: Mapping[str, str] = os.environ) -> Check:
     return Check(usable, "OPENAI_API_KEY is set", "it holds a space, a quote, a line break or a letter that no key has: copy it again")
 
 
-def folder(path: Path, room: int = ROOM) -> Check:
-    """A folder that can be written, on a disk that is not full."""
-    existing = next(p for p in (path, *path.parents) if p.exists())
-    try:
-        with tempfile.TemporaryFile(dir=existing):
-            free = shutil.disk_usage(existing).free
-    except OSError as error:
-        return Check(False, f"{path} can't be written ({error.strerror})", f"make it yours: chown -R $USER {existing}, or choose another")
-    return Check(free >= room, f"{path} can be written, {free // 2**20} MB free", f"free at least {room // 2**20} MB there")
-
-
-def state() -> Check:
-    """The folder in which `chat` keeps what has been seen."""
-    try:
-        from kit.chat.place import state_folder
-    except ImportError as error:
-        return Check(False, "the state folder", f"{error}: install the packages first")
-    return folder(state_folder())
-
-
 def jupyterlab(extensions: Callable[[], Mapping[str, bool]] | None = None) -> Check:
     """JupyterLab, with the proxy by which the panel reaches an instance on another machine."""
-    remedy = "python -m pip install jupyterlab jupyter-server-proxy"
-    try:
-        enabled = (extensions or _extensions)()
-    except ImportError as error:
-        return Check(False, f"JupyterLab ({error})", remedy)
-    if missing := [name for name in ("jupyterlab", "jupyter_server_proxy") if not enabled.get(name)]:
-        return Check(
-            False, f"{' and '.join(missing)} not enabled in Jupyter", f"{remedy}, then: jupyter server extension enable {' '.join(missing)}"
-        )
-    return Check(True, "JupyterLab and its server proxy are enabled")
+    enabled = (extensions or _extensions)()
+    missing = [name for name in ("jupyterlab", "jupyter_server_proxy") if not enabled.get(name)]
+    found = f"{' and '.join(missing)} not enabled in Jupyter" if missing else "JupyterLab and its server proxy are enabled"
+    return Check(not missing, found, f"jupyter server extension enable {' '.join(missing)}")
 
 
 def _extensions() -> Mapping[str, bool]:
@@ -185,46 +153,19 @@ def _extensions() -> Mapping[str, bool]:
     return enabled
 
 
-def second_jupyter(port: int = 8888) -> Check:
-    """JupyterLab's usual port; that another has it does no harm."""
-    with socket.socket() as probe:
-        taken = probe.connect_ex(("127.0.0.1", port)) == 0
-    return Check(
-        True, f"port {port} is taken (another Jupyter?): `lab` takes the next one" if taken else f"port {port} is free for JupyterLab"
-    )
-
-
-def browser(find: Callable[[str], str | None] = shutil.which, env: Mapping[str, str] = os.environ) -> Check:
-    """A browser that the tests can drive; learning needs none but your own."""
-    names = (env.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = next((path for name in names if name and (path := find(name))), None)
-    return Check(True, f"browser for the tests: {found or 'none found; only `make test` wants one (Chromium), and says how'}")
-
-
 async def check_all(url: str | None = None) -> list[Check]:
-    """Every check, in the order in which one would repair."""
-    return [check async for check in _checks(url)]
-
-
-async def _checks(url: str | None) -> AsyncIterator[Check]:
-    yield (interpreter := python())
-    if not interpreter.ok:  # on an older one the others can't even be imported
-        return
-    for line in requirements():
-        yield package(line)
-    for check in (kit_for_kernels(), jupyterlab(), loopback()):
-        yield check
-    yield await store()
-    if url:
-        yield await store(url)
-    for check in (proxy(), api_key(), state(), second_jupyter(), browser()):
-        yield check
+    """Every check, in the order in which one would repair. Where something fatal is found, the ones after it can't even be imported."""
+    checks = [python()]
+    if checks[0].ok:
+        checks += map(package, requirements())
+    if all(check.ok for check in checks):
+        stores = [await store(), await store(url)] if url else [await store()]
+        checks += [kit_for_kernels(), jupyterlab(), loopback(), *stores, proxy(), api_key()]
+    return checks
 
 
 async def report(url: str | None) -> int:
     """Print a line a check; gives the exit status, 1 where one failed."""
-    failed = False
-    async for check in _checks(url):
-        print(check, flush=True)
-        failed |= not check.ok
-    return int(failed)
+    checks = await check_all(url)
+    print(*checks, sep="\n")
+    return int(not all(check.ok for check in checks))

@@ -43,20 +43,17 @@ def copy_notebooks(notebooks: Path, work: Path) -> Copied:
     for name in _names(notebooks):
         original, copy = notebooks / name, work / name
         now, then = _digest(original), known.get(name)
-        if not copy.exists():
-            copied.new.append(name)
-        elif _digest(copy) == now:
-            known[name] = now
-            continue
-        elif _digest(copy) == then:
-            copied.updated.append(name)
-        else:
+        here = _digest(copy) if copy.exists() else None
+        if here not in (None, then, now):  # the learner's
             if then != now:
                 copied.kept.append(name)
             continue
-        _replace(copy, original.read_bytes())
+        if here != now:
+            (copied.updated if here else copied.new).append(name)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(original.read_bytes())
         known[name] = now
-    _replace(work / ".originals.json", json.dumps(known, indent=1).encode())
+    (work / ".originals.json").write_text(json.dumps(known, indent=1))
     return copied
 
 
@@ -75,14 +72,6 @@ def _originals(work: Path) -> dict[str, str]:
 
 def _digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """Write it whole: half a notebook would pass for the learner's."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    fresh = file.with_name(f".{file.name}.part")
-    fresh.write_bytes(content)
-    fresh.replace(file)
 
 
 def command(work: Path, *, port: int | None, browser: bool, more: Sequence[str], root: bool) -> list[str]:

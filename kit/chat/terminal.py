@@ -1,15 +1,15 @@
-"""Terminal: entries as lines of text, in three colours that are also three glyphs and three words.
+"""Terminal: entries as lines of text, in three colours that are also three glyphs and three words; or, for programs, as frames.
 
-What others wrote is inert here: a terminal obeys control characters, so each is shown as a picture of itself; and as a line of a text
-is always indented after its first, no text can pose as a line of the transcript.
+What others wrote is inert here: a terminal obeys control characters, so each is shown by its number; and as a line of a text is always
+indented after its first, no text can pose as a line of the transcript.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
-from typing import Any, Literal, TextIO, assert_never
+from typing import Any, TextIO, assert_never
+from unicodedata import category
 
 import msgspec
 
@@ -25,40 +25,26 @@ from kit.packets import (
     Entry,
     Gap,
     Prompt,
+    Receipt,
     Result,
     Stop,
     Takeover,
     Thought,
     ToolResult,
+    encode,
 )
 
-Theme = Literal["light", "dark"]
-STYLES: Mapping[Theme, Mapping[str, str]] = {
-    "dark": {"thought": "38;5;245", "action": "1;30;43"},
-    "light": {"thought": "38;5;242", "action": "1;97;44"},
-}
-"""Select Graphic Rendition (ECMA-48 section 8.3.117) on either background: thought grey, action highlighted, all else as it is."""
-GAPS = {
-    "trimmed": "the beginning is no longer kept; what is kept follows",
-    "lost": "the store lost what stood here; what it still has follows",
-    "other log": "this is another log than the one read before; all of it follows",
-    "future": "the log ends before the place that was read up to; all of it follows",
-}
-
-# C0, DEL, C1, and what reorders or hides: bidi controls (UAX 9), line and paragraph separators, tags. Newline and tab stay.
-_PICTURES = {code: chr(0x2400 + code) for code in range(0x20) if code not in (0x09, 0x0A)} | {0x7F: "\u2421"}
-_NAMED = (*range(0x80, 0xA0), 0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), *range(0xE0000, 0xE0080))
-_INERT = _PICTURES | {code: f"<U+{code:04X}>" for code in _NAMED}
+THOUGHT, ACTION, PLAIN = "\x1b[38;5;244m", "\x1b[7m", "\x1b[0m"
+"""Select Graphic Rendition (ECMA-48 section 8.3.117) for any background: thought grey, action highlighted, all else as it is."""
+_OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Categories of control characters, of what reorders or hides (bidi, tags), of surrogates, and of separators of lines."""
+_HARMLESS = "\t\n\u200c\u200d"  # the last two join or separate letters, and make some emoji
 
 
 def inert(text: str) -> str:
-    """The text with everything that a terminal would obey made visible."""
-    return text.translate(_INERT)
-
-
-def flat(text: str) -> str:
-    """The same, on one line."""
-    return inert(text).replace("\n", "\u240a")
+    """The text with everything that a terminal would obey made visible, and indented after its first line."""
+    shown = (c if c in _HARMLESS or category(c) not in _OBEYED else f"<U+{ord(c):04X}>" for c in text)
+    return "".join(shown).replace("\n", "\n  ")
 
 
 def wants_colour(out: TextIO, env: Mapping[str, str] = os.environ) -> bool:
@@ -66,103 +52,79 @@ def wants_colour(out: TextIO, env: Mapping[str, str] = os.environ) -> bool:
     return out.isatty() and not env.get("NO_COLOR") and env.get("TERM") != "dumb"
 
 
+def line_of(entry: Entry | Gap) -> str:
+    """An entry in words: a glyph, its kind, who said it (a word's id with it), and what."""
+    match entry:
+        case Thought(text=text):
+            return f"· thought {_sender(entry)}{text}"
+        case Content(text=text):
+            return f"• content {_sender(entry)}{text}"
+        case Action(call=call, name=name, arguments=arguments):
+            where = {"server": "", "client": " (on a client; not on this one)", "approve": " (once you say yes)"}[entry.on]
+            return f"▶ action {_sender(entry)}{name}({_json(arguments)}) as {call}{where}"
+        case ToolResult(call=call) | Result(call=call):
+            return f"◀ result of {call}: " + (f"failed: {entry.error}" if isinstance(entry.error, str) else _json(entry.value))
+        case Ask(text=text, choices=choices):
+            return f"? ask {_sender(entry)}{text}" + (f" ({' / '.join(choices)})" if choices else "")
+        case Document(name=name, kind=kind):
+            return f"□ document {_sender(entry)}{name} ({kind})"
+        case End(turn=turn, reason=reason, text=more):
+            return f"■ end {turn} {reason}" + (f": {more}" if more else "")
+        case Prompt(text=text) | Edit(text=text) | Answer(text=text):
+            return f"› {type(entry).__name__.lower()} {entry.id} {_sender(entry)}{text}"
+        case Stop(turn=what) | Claim(call=what):
+            return f"› {type(entry).__name__.lower()} {entry.id} {_sender(entry)}{what or 'everything'}"
+        case Takeover(turn=turn, by=by):
+            return f"› takeover {entry.id} {turn} is " + ("taken up" if by else "handed over")
+        case Gap(reason=reason):
+            return f"! gap {reason}: what was read before may be void; all that is kept follows"
+        case _:
+            assert_never(entry)
+
+
 class Terminal:
-    """Draws entries on `out`, and what is not in the log on `err`."""
+    """Draws entries on `out`, and what is not in the log on `err`. `frames`: as JSON, a line each, receipts among them."""
 
-    def __init__(self, out: TextIO, err: TextIO, *, colour: bool) -> None:
-        self.out, self.err, self.colour = out, err, colour
-        self.theme: Theme = "dark"
-        self.gone = False
-        """Nobody reads any more: the pipe behind `out` is closed."""
-        self._text: tuple[str, str] | None = None  # kind and turn of the text that is being written
-        self._held = ""  # its last newlines, which count only when more text follows
-        self._names: dict[str, str] = {}
-
-    def frame(self, frame: str) -> None:
-        """A frame as it came."""
-        self._write(frame + "\n")
+    def __init__(self, out: TextIO, err: TextIO, *, colour: bool = False, frames: bool = False) -> None:
+        self.out, self.err, self.colour, self.frames = out, err, colour, frames
+        self._text: tuple[type[Entry], str] | None = None  # kind and turn of the text that is being written
 
     def note(self, text: str) -> None:
         """A sentence beside the log."""
-        self.typed(newline=True)
-        self.err.write(f"-- {flat(text)}\n")
+        self.err.write(("\n" if self._text and self.out.isatty() else "") + f"-- {inert(text)}\n")
         self.err.flush()
+        self.interrupted()
 
-    def typed(self, *, newline: bool = False) -> None:
-        """The line that text was being written on is over: somebody pressed Enter, or (`newline`) something else is to be said."""
-        if self._text and newline:
-            self._write("\n")
-        self._text, self._held = None, ""
+    def interrupted(self) -> None:
+        """Something else than text was written where people read it, or typed: text begins a line again."""
+        if self.out.isatty():
+            self._text = None
 
-    def draw(self, entry: Entry | Gap) -> None:
-        """One entry; pieces of text go on where the last one of their kind and turn ended."""
+    def draw(self, entry: Entry | Gap | Receipt) -> None:
+        """One entry; pieces of text go on where the last one of their kind and turn ended. Raises BrokenPipeError."""
+        if self.frames:
+            self._write(encode(entry).decode() + "\n")
+            return
         match entry:
-            case Thought(text=text):
-                self._piece("thought", "\u00b7", entry, text)
-            case Content(text=text):
-                self._piece("content", "\u2022", entry, text)
-            case Action(name=name, call=call):
-                self._names[call] = name
-                where = {"server": "", "client": " (on a client)", "approve": " (once it is approved)"}[entry.on]
-                self._line(f"\u25b6 action {_sender(entry)}{name}({_json(entry.arguments)}){where}", style="action")
-            case ToolResult() | Result():
-                came = f"failed: {entry.error}" if isinstance(entry.error, str) else _json(entry.value)
-                self._line(f"\u25c0 result of {self._names.get(entry.call, entry.call)}: {came}")
-            case Ask(text=text, choices=choices):
-                self._line(f"? ask {_sender(entry)}{text}" + "".join(f"\n{i}) {choice}" for i, choice in enumerate(choices or (), 1)))
-            case Prompt(text=text):
-                self._line(f"\u203a prompt {entry.id} {_sender(entry)}{text}")
-            case Edit(text=text):
-                self._line(f"\u203a edit {entry.id} {_sender(entry)}{text}")
-            case Answer(text=text):
-                self._line(f"\u203a answer {entry.id} {_sender(entry)}{text}")
-            case Stop():
-                self._line(f"\u203a stop {entry.id} {_sender(entry)}{entry.turn or 'everything'}")
-            case Claim(call=call):
-                self._line(f"\u203a claim {entry.id} {_sender(entry)}{self._names.get(call, call)}")
-            case Takeover(turn=turn, by=by):
-                self._line(f"\u203a takeover {entry.id} {turn} " + ("is taken up" if by else "is handed over"))
-            case Document(name=name, kind=kind):
-                self._line(f"\u25a1 document {_sender(entry)}{name} ({kind})")
-            case End(reason=reason, text=more):
-                self._line(f"\u25a0 end {entry.turn} {reason}" + (f": {more}" if more else ""))
-            case Gap(reason=reason):
-                self._line(f"! gap {reason}: {GAPS[reason]}")
+            case Receipt(status="refused", reason=reason):
+                self.note(f"refused: {reason}")
+            case Receipt():
+                if "too_late" in (entry.status, entry.was):
+                    self.note("too late: it had ended")
+            case Thought() | Content() if self._text == (type(entry), entry.turn):
+                self._write(self._painted(entry, inert(entry.text)))
             case _:
-                assert_never(entry)
+                self._write(("\n" if self._text else "") + self._painted(entry, inert(line_of(entry))))
+                self._text = (type(entry), entry.turn) if isinstance(entry, Thought | Content) else None
+                self._write("" if self._text else "\n")
 
-    def _piece(self, kind: str, glyph: str, packet: Thought | Content, text: str) -> None:
-        if self._text != (kind, packet.turn):
-            self.typed(newline=True)
-            self._write(self._paint(flat(f"{glyph} {kind} {_sender(packet)}"), kind))
-            self._text = kind, packet.turn
-        text = self._held + inert(text)
-        shown = text.rstrip("\n")
-        self._held = text[len(shown) :]
-        self._write(self._paint(_indented(shown), kind))
-
-    def _line(self, text: str, style: str = "") -> None:
-        self.typed(newline=True)
-        self._write(self._paint(_indented(inert(text)), style) + "\n")
-
-    def _paint(self, text: str, style: str) -> str:
-        code = STYLES[self.theme].get(style)
-        return f"\x1b[{code}m{text}\x1b[0m" if self.colour and code and text else text
+    def _painted(self, entry: Entry | Gap, text: str) -> str:
+        style = {Thought: THOUGHT, Action: ACTION}.get(type(entry)) if self.colour else None
+        return f"{style}{text}{PLAIN}" if style else text
 
     def _write(self, text: str) -> None:
-        if self.gone:
-            return
-        try:
-            self.out.write(text)
-            self.out.flush()
-        except BrokenPipeError:
-            self.gone = True
-            if self.out is sys.stdout:  # what is still buffered would fail again when the interpreter ends
-                os.dup2(os.open(os.devnull, os.O_WRONLY), self.out.fileno())
-
-
-def _indented(text: str) -> str:
-    return text.replace("\n", "\n  ")
+        self.out.write(text)
+        self.out.flush()
 
 
 def _sender(entry: Entry) -> str:
