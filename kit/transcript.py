@@ -218,9 +218,8 @@ for i, stream in ipairs(KEYS) do
   local id = heard .. '-*'
   if packets > 1 then
     local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
-    local epoch, n = string.match(last and last[1] or '0-0', '^(%d+)-(%d+)$')
-    if epoch ~= heard then n = 0 end
-    id = heard .. '-' .. string.format('%.0f', n + packets)
+    local n = string.match(last and last[1] or '0-0', '-(%d+)$')
+    id = heard .. '-' .. string.format('%.0f', n + packets)  -- after a later word, whatever n is, Redis refuses it
   end
   local added
   if at == '' then
