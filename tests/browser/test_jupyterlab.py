@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import BrowserContext, Locator, Page, expect
 
-from tests.browser.jupyter import Lab, LabPage, jupyterlab
+from tests.browser.jupyter import ROOT, Lab, LabPage, jupyterlab
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
 NOTEBOOK = "00_start_here.ipynb"
@@ -140,6 +140,24 @@ async def test_a_cut_is_told_and_resumed(notebook: LabPage) -> None:
     await expect(panel(page).locator(".kit-state")).to_have_text(re.compile(r"resumed after \d+-\d+"))
     await settled(page)
     assert (await said(page)).split() == [str(n) for n in range(1, 121)]
+
+
+CHAPTERS = sorted(path.name for path in (ROOT / "notebooks").glob("[0-9]*.ipynb") if path.name != NOTEBOOK)
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+async def test_each_chapter_runs_twice_and_after_a_restart(name: str, lab: Lab, context: BrowserContext) -> None:
+    """Run All, Run All again, and once more with a new kernel: every cell is done, none in error, and `lab.finish()` finds nothing."""
+    page = await context.new_page()
+    opened = await lab.open(page, name)
+    for again in (False, False, True):
+        if again:
+            await opened.restart()
+        await opened.run_all()
+        assert await opened.errors() == []
+        await expect(page.locator(".jp-OutputArea-output").last).to_contain_text("finished")
+    await page.evaluate("() => window.jupyterapp.shell.currentWidget?.sessionContext.shutdown()")
+    await page.close()
 
 
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
