@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from typing import Any
 
 
-async def end(tasks: Iterable[asyncio.Task[Any]], message: str | None = None, *, again: float = 0.05) -> None:
+async def end(tasks: Iterable[asyncio.Task[Any]], message: str | None = None, *, again: float = 0.3) -> None:
     """Cancel tasks and wait for them; what they raise stays with them.
 
     One `cancel()` may get lost in a library: `asyncio.wait_for` of Python 3.11 swallows it when what it waits for is ready in the same
-    step, and so does fakeredis while it connects. So it is asked again, each `again` seconds.
+    step, and so does fakeredis while it connects. So it is asked again, after `again` seconds:
+    long enough that nobody who is cleaning up is disturbed in it.
     """
     pending = {task for task in tasks if not task.done()}
     while pending:

@@ -10,11 +10,12 @@ import asyncio
 import gc
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any, TypeVar
 from weakref import WeakSet
 
-from kit.lab.thread import loop
+from kit.lab.thread import loop, run
 
 T = TypeVar("T")
 
@@ -74,7 +75,7 @@ class Watch:
 
     def report(self, server: int, model: int) -> list[str]:
         """With the ports of the lab's server and model: one sentence for each thing that is left over."""
-        gc.collect()  # so that it does not depend on the moment what garbage is still there
+        _collect()  # so that it does not depend on the moment what garbage is still there
         return [
             *(f"a task still runs: {task.get_name()} ({task.get_coro()}): await it or cancel it" for task in self.tasks()),
             *(f"a task failed and nobody looked: {failure}" for failure in self.failed()),
@@ -85,6 +86,18 @@ class Watch:
         """Cancel what still runs: a chapter that is begun again begins alone."""
         for task in self.tasks():
             task.cancel()
+
+
+def _collect() -> None:
+    """Collect garbage on the kit's thread: most of it is streams of that loop, and what is being closed there can't be closed from here."""
+    if threading.current_thread().name == "kit":
+        gc.collect()
+        return
+
+    async def collect() -> None:
+        gc.collect()
+
+    run(collect())
 
 
 def is_strict() -> bool:
