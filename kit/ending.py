@@ -11,8 +11,8 @@ async def end(tasks: Iterable[asyncio.Task[Any]], message: str | None = None, *,
     """Cancel tasks and wait for them; what they raise stays with them.
 
     One `cancel()` may get lost in a library: `asyncio.wait_for` of Python 3.11 swallows it when what it waits for is ready in the same
-    step, and so does fakeredis while it connects. So it is asked again, after `again` seconds:
-    long enough that nobody who is cleaning up is disturbed in it.
+    step, and so does fakeredis while it connects. So it is asked again, after
+    `again` seconds: long enough not to disturb anybody who is cleaning up.
     """
     pending = {task for task in tasks if not task.done()}
     while pending:

@@ -28,6 +28,9 @@ ROWS = (
     r"idle connection, in one session +[\d.]+ KB .* <= 20 KB ",
     r"idle connection, each in a session of its own +[\d.]+ KB",
     r"import kit +[\d.]+ s .* < 0.3 s ",
+    r"panel: 2,000 tokens at 1,000/s, last said to last visible +\d+ ms +<= 50 ms ",
+    r"panel: longest task of the page meanwhile +\d+ ms +<= 100 ms ",
+    r"panel: stop beside a busy cell to the last token \(median of \d+\) +\d+ ms +<= 50 ms ",
     r"import kit.server, kit.client +[\d.]+ s .* < 0.3 s ",
 )
 
