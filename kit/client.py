@@ -312,8 +312,6 @@ class Session:
 
     def _blame(self, error: Error) -> None:
         """An error names no word: the oldest that waits has it, as frames are answered in order."""
-        if error.code == "bad_token":  # that was no word
-            return
         for _, receipt in self._words.values():
             if not receipt.done():
                 receipt.set_exception(BadWord(error))

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from functools import partial
@@ -25,7 +24,7 @@ import msgspec
 
 from kit.feed import Feed
 from kit.history import HAND_OVER, Agent, AgentError, History
-from kit.packets import START, AnyPacket, End, EntryId, Takeover, stored
+from kit.packets import START, AnyPacket, End, EntryId, Takeover, new_ref, stored
 from kit.projection import Turn
 from kit.speech import NoPacket, joined, numbered, pieces
 from kit.store import StoreError
@@ -122,7 +121,7 @@ class Run:
         if turn is None or turn.ended:
             await self._release(open=False)
             return None
-        word = Takeover(turn=self.turn, by=self.by, from_=self.by, ref=secrets.token_urlsafe(16))
+        word = new_ref(Takeover(turn=self.turn, by=self.by, from_=self.by))
         spoken = await self._patiently(lambda: self.feed.transcript.say(self.log, word))
         await self._patiently(self.feed.catch_up)
         history, _ = await self._patiently(lambda: self.feed.history(self.turn))
@@ -150,7 +149,7 @@ class Run:
         return await self.feed.transcript.release(self.log, self.turn, self.by, open=open, heard=heard)
 
     async def _give_away(self) -> None:
-        word = Takeover(turn=self.turn, by=None, from_=self.by, ref=secrets.token_urlsafe(16))
+        word = new_ref(Takeover(turn=self.turn, by=None, from_=self.by))
         try:
             await self.feed.transcript.give(self.log, word, self.turn, self.by)
         except StoreError as error:
