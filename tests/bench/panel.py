@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -12,7 +11,7 @@ from playwright.async_api import Page, async_playwright, expect
 
 from tests.bench.table import Row
 from tests.browser.jupyter import LabPage, jupyterlab
-from tests.prerequisites import chromium
+from tests.browser.launch import launch
 
 FAST = """
 import asyncio, time
@@ -60,9 +59,8 @@ def measure(stops: int) -> list[Row]:
 
 
 async def _measure(folder: Path, stops: int) -> list[Row]:
-    root = ["--no-sandbox"] if os.name == "posix" and os.geteuid() == 0 else []
     async with async_playwright() as playwright, jupyterlab(folder) as lab:
-        browser = await playwright.chromium.launch(executable_path=chromium(), args=root)
+        browser = await launch(playwright)
         page = await browser.new_page(viewport={"width": 1200, "height": 900})
         notebook = await lab.open(page, "00_start_here.ipynb")
         await notebook.run_first(2)

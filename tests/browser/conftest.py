@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from functools import partial
@@ -17,10 +16,9 @@ import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from tests.browser.fake_server import FakeServer, fake_server
-from tests.prerequisites import chromium
+from tests.browser.launch import launch
 
 ROOT = Path(__file__).parents[2]
-FLAGS = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run", "--disable-quic"]
 
 OpenPage = Callable[..., Awaitable[Page]]
 
@@ -43,9 +41,8 @@ def site() -> Iterator[str]:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     """One browser for all tests; a context of its own is what separates them."""
-    root = os.name == "posix" and os.geteuid() == 0  # Chromium's sandbox does not start as root
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium(), args=[*FLAGS, *(["--no-sandbox"] if root else [])])
+        browser = await launch(playwright)
         yield browser
         await browser.close()
 

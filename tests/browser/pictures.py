@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from playwright.async_api import Page, async_playwright, expect
 
 from tests.browser.jupyter import ROOT, jupyterlab
-from tests.prerequisites import chromium
+from tests.browser.launch import launch
 
 IMAGES = ROOT / "notebooks" / "images"
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
@@ -28,9 +27,8 @@ async def draw(page: Page, path: Path) -> None:
 
 async def main() -> None:
     IMAGES.mkdir(exist_ok=True)
-    root = ["--no-sandbox"] if os.name == "posix" and os.geteuid() == 0 else []
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium(), args=root)
+        browser = await launch(playwright)
         for name, theme in THEMES.items():
             with TemporaryDirectory() as folder:
                 async with jupyterlab(Path(folder), theme=theme) as lab:
