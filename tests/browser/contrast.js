@@ -15,8 +15,10 @@ function luminance(colours) {
   return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 }
 
-/** Each element with text of its own, and its contrast ratio. @returns {[string, number][]} */
-export function contrasts() {
+/** Each element with text of its own, and its contrast ratio, once no colour is on its way to another. @returns {Promise<[string, number][]>} */
+export async function contrasts() {
+  // A button that is enabled or meets another theme takes 0.12 s to its new background. A transition that is replaced rejects: look again.
+  while (document.getAnimations().length) await Promise.allSettled(document.getAnimations().map((animation) => animation.finished));
   const texts = [...document.querySelectorAll(".kit *")].filter((e) => [...e.childNodes].some((n) => n instanceof Text && n.data.trim()));
   return texts.map((element) => {
     const behind = [];
