@@ -111,9 +111,9 @@ async def _serve(options: argparse.Namespace) -> None:
 @asynccontextmanager
 async def _instance(options: argparse.Namespace) -> AsyncIterator[Server]:
     """The instance that the options describe; raises Unusable where it can't start."""
+    from kit.log import WrongShards
     from kit.server import serve  # here: `token` needs no server
     from kit.store import StoreError, StoreTooOld, without_password
-    from kit.transcript import WrongShards
 
     async with AsyncExitStack() as stack:
         try:
@@ -210,7 +210,7 @@ async def _lab(options: argparse.Namespace) -> int:
 
 
 def _check_session(name: str) -> None:
-    from kit.transcript import SESSION
+    from kit.log import SESSION
 
     if not SESSION.fullmatch(name):
         raise Unusable("--session is 1 to 64 characters of A-Z a-z 0-9 _ -")

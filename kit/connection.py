@@ -20,10 +20,10 @@ from kit.auth import Door, Refused, Visit
 from kit.ending import end
 from kit.feed import Feed
 from kit.instance import Instance
+from kit.log import Log, Opened
 from kit.packets import START, Beat, CloseCode, EntryId, Error, Gap, Hello, Renew, Typing, Word, encode
 from kit.said import BadFrame, decode_said
 from kit.store import StoreError
-from kit.transcript import Log, Opened
 
 log = logging.getLogger("kit.connection")
 Reason = Literal["trimmed", "lost", "other log", "future"]

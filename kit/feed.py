@@ -12,9 +12,10 @@ from typing import Protocol
 import msgspec
 
 from kit.history import History
+from kit.log import Opened, Stored
 from kit.packets import START, At, Entry, EntryId, decode_entry
 from kit.projection import Projection
-from kit.transcript import Opened, Stored, Transcript
+from kit.transcript import Transcript
 
 AT_ONCE = 64 * 1024
 """Bytes that viewers get in one go; those that can't keep up are left after each."""

@@ -19,10 +19,11 @@ import msgspec
 from kit.ending import end
 from kit.feed import Feed
 from kit.history import Agent
+from kit.log import Gone, Spoken, Stored
 from kit.packets import START, Answer, Edit, EntryId, Prompt, Receipt, Result, Said, Stop
 from kit.projection import Projection
 from kit.store import StoreError
-from kit.transcript import Gone, Spoken, Stored, Transcript
+from kit.transcript import Transcript
 from kit.turn import Run
 
 log = logging.getLogger("kit.instance")

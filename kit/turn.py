@@ -24,11 +24,11 @@ import msgspec
 
 from kit.feed import Feed
 from kit.history import HAND_OVER, Agent, AgentError, History
+from kit.log import Gone, Unheard
 from kit.packets import START, AnyPacket, End, EntryId, Takeover, new_ref, stored
 from kit.projection import Turn
 from kit.speech import NoPacket, joined, numbered, pieces
 from kit.store import StoreError
-from kit.transcript import Gone, Unheard
 
 log = logging.getLogger("kit.turn")
 T = TypeVar("T")

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from kit.log import ENTRY, Gone, Log, Unheard
 from kit.packets import START, At, Content, EntryId, Prompt, Stop, encode, stored
 from kit.store import open_store
-from kit.transcript import ENTRY, Gone, Log, Transcript, Unheard
+from kit.transcript import Transcript
 
 
 @pytest.fixture

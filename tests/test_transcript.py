@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from kit.log import Gone, Log, Unheard, WrongShards
 from kit.packets import START, At, Content, EntryId, Prompt, Stop, Takeover, stored
 from kit.store import Store, StoreError, StoreRestarted, StoreTooOld, open_store
-from kit.transcript import Gone, Log, Transcript, Unheard, WrongShards
+from kit.transcript import Transcript
 from tests.conftest import RealStore
 
 

@@ -18,9 +18,9 @@ from kit.lab.finish import Finished, Unfinished, Watch, is_foreign, is_strict
 from kit.lab.thread import loop, run
 from kit.lab.trace import Trace
 from kit.lab.view import SessionView
+from kit.log import SESSION
 from kit.server import Server, serve
 from kit.store import StoreError, StoreTooOld, open_store
-from kit.transcript import SESSION
 
 TICKET_HOURS = 12
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from kit.feed import Feed
+from kit.log import Log, Stored, Unheard
 from kit.packets import Content, EntryId, Prompt, Receipt
-from kit.transcript import Log, Stored, Transcript, Unheard
+from kit.transcript import Transcript
 from tests.promises.support import Judge, Node, Watcher, counting, endless, nodes, read_log, watch
 
 WORDS = 150

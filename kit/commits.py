@@ -1,0 +1,91 @@
+"""Commits: what all turns of an instance say, in as few commands as the store can take.
+
+While one append is under way, what is said meanwhile gathers for the next (group commit). Idle: no delay. Under load: large appends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from kit.log import Gone, Log, Packed, Unheard, ids_of, packed
+from kit.packets import At, EntryId
+from kit.scripts import APPEND, APPEND_SHA
+from kit.store import Refusal, Store, StoreError, is_refused_id, is_unknown_script
+
+
+class _Commit(NamedTuple):
+    """What a turn says at once: the entries of the stream that hold it, and who waits for its ids."""
+
+    log: Log
+    heard: int
+    entries: list[Packed]
+    ids: asyncio.Future[list[EntryId]]
+
+
+class Commits:
+    """Group commit of an instance: while one append is under way, what all its turns say meanwhile gathers for the next."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: list[_Commit] = []
+        self._busy: asyncio.Task[None] | None = None
+
+    async def add(self, log: Log, heard: int, bodies: Sequence[tuple[bytes, At | None]]) -> list[EntryId]:
+        ids: asyncio.Future[list[EntryId]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Commit(log, heard, list(packed(bodies)), ids))
+        if self._busy is None:
+            self._busy = asyncio.create_task(self._work())
+        return await ids
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, []
+                batch.sort(key=lambda commit: commit.log.shard)
+                await self._send([list(share) for _, share in groupby(batch, lambda commit: commit.log.shard)])
+        finally:
+            self._busy = None
+
+    async def _send(self, shares: list[list[_Commit]]) -> None:
+        try:
+            answers = await self._append(shares)
+        except StoreError as error:
+            answers = [error] * len(shares)
+        for share, answer in zip(shares, answers, strict=True):
+            each = iter(answer if isinstance(answer, list) else ())
+            for commit in share:
+                taken = answer if isinstance(answer, Exception) else [next(each) for _ in commit.entries]
+                if not commit.ids.done():
+                    _settle(commit, taken)
+
+    async def _append(self, shares: list[list[_Commit]]) -> list[list[bytes] | Exception]:
+        """One script for each shard: on a cluster a script may only name keys of one slot."""
+        while True:
+            pipe = self._store.commits.pipeline(transaction=False)
+            for share in shares:
+                keys = [commit.log.stream for commit in share for _ in commit.entries]
+                args = [arg for commit in share for entry in commit.entries for arg in (commit.heard, *entry)]
+                pipe.evalsha(APPEND_SHA, len(keys), *keys, *args)
+            answers: list[list[bytes] | Exception] = await pipe.execute(raise_on_error=False)
+            if not all(is_unknown_script(answer) for answer in answers):
+                return answers
+            await self._store.commits.script_load(APPEND)  # nothing was carried out, so it may be asked again
+
+
+def _settle(commit: _Commit, answers: list[bytes] | Exception) -> None:
+    """All entries of a commit were taken, or refused for one reason: they went in one script and share their epoch."""
+    if isinstance(answers, Exception):
+        commit.ids.set_exception(answers)
+        return
+    refused = next((answer for answer in answers if not answer[:1].isdigit()), None)
+    if refused is None:
+        commit.ids.set_result([id for answer, entry in zip(answers, commit.entries, strict=True) for id in ids_of(answer, entry.packets)])
+    elif refused == b"":
+        commit.ids.set_exception(Gone(commit.log.session))
+    elif is_refused_id(error := Refusal(refused.decode(errors="replace"))):
+        commit.ids.set_exception(Unheard(commit.heard))
+    else:
+        commit.ids.set_exception(error)

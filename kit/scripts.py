@@ -1,0 +1,124 @@
+"""Scripts: what the store does in one piece, in its own language (Lua; Redis runs nothing else meanwhile).
+
+Each names its keys first. `last` is the stream's last-generated id, which stays when entries are trimmed away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+# KEYS owner, wake; ARGV run_id, fresh name, ttl ms. -> name, last id, the name before; name '' for a caller that still names the server
+# that was there before: the log has moved already, and must not move back.
+OPEN = """
+local log, run, was, ran = unpack(redis.call('HMGET', KEYS[1], 'log', 'run', 'was', 'ran'))
+if log and run ~= ARGV[1] and ran == ARGV[1] then return {'', '', ''} end
+local begun = redis.call('HGET', KEYS[1], 'begun')
+local last = '0-0'
+local function stream(name) return KEYS[1] .. ':' .. name end
+if log and (run ~= ARGV[1] or (begun and redis.call('EXISTS', stream(log)) == 0)) then
+  was = log
+  log = false
+  for _, tail in ipairs({'', ':refs'}) do
+    if redis.call('EXISTS', stream(was) .. tail) == 1 then redis.call('RENAME', stream(was) .. tail, stream(ARGV[2]) .. tail) end
+  end
+  if redis.call('EXISTS', stream(ARGV[2])) == 0 then
+    redis.call('HDEL', KEYS[1], 'begun')
+    redis.call('DEL', stream(ARGV[2]) .. ':refs')
+    begun = false
+  end
+end
+if not log then
+  log = ARGV[2]
+  redis.call('HSET', KEYS[1], 'log', log, 'run', ARGV[1], 'was', was or '', 'ran', run or '')
+  redis.call('XADD', KEYS[2], 'MAXLEN', 256, '*', 'f', KEYS[1])
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+if begun then
+  local info = redis.call('XINFO', 'STREAM', stream(log))
+  for i = 1, #info, 2 do if info[i] == 'last-generated-id' then last = info[i + 1] end end
+end
+return {log, last, was or ''}
+"""
+
+# KEYS owner, stream, refs, open turns, wake; ARGV run_id, name, ref, digest, body, ttl ms, agent of the turn it opens,
+# lease ms, by, turn given away, then the turns it concerns -> what, id (and digest), prev, then those whose lease it got
+SAY = """
+local known = ARGV[3] ~= '' and redis.call('HGET', KEYS[3], ARGV[3])
+local log, run, begun = unpack(redis.call('HMGET', KEYS[1], 'log', 'run', 'begun'))
+if log ~= ARGV[2] or run ~= ARGV[1] or (begun and redis.call('EXISTS', KEYS[2]) == 0) then return {'gone', '', ''} end
+if known then return {'known', known, ''} end
+local given = KEYS[2] .. ':lease:' .. ARGV[10]
+if ARGV[10] ~= '' and redis.call('GET', given) ~= ARGV[9] then return {'lost', '', ''} end
+local last = '0-0'
+if begun then
+  local info = redis.call('XINFO', 'STREAM', KEYS[2])
+  for i = 1, #info, 2 do if info[i] == 'last-generated-id' then last = info[i + 1] end end
+else
+  redis.call('HSET', KEYS[1], 'begun', '1')
+end
+local epoch = tonumber(string.match(last, '^(%d+)-')) + 1
+local id = string.format('%.0f', epoch) .. '-0'
+redis.call('XADD', KEYS[2], id, 'f', ARGV[5], 'prev', last)
+if ARGV[3] ~= '' then redis.call('HSET', KEYS[3], ARGV[3], id .. ' ' .. ARGV[4]) end
+local answer = {'new', id, last}
+local turns = {unpack(ARGV, 11)}
+if ARGV[7] ~= '' then turns[#turns + 1] = id .. '/' .. ARGV[7] end
+for _, turn in ipairs(turns) do
+  redis.call('SADD', KEYS[4], KEYS[1] .. ' ' .. turn)
+  if redis.call('SET', KEYS[2] .. ':lease:' .. turn, ARGV[9], 'NX', 'PX', ARGV[8]) then answer[#answer + 1] = turn end
+end
+if ARGV[10] ~= '' then
+  redis.call('DEL', given)
+  redis.call('XADD', KEYS[5], 'MAXLEN', 256, '*', 'f', KEYS[1])
+end
+for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[6]) end
+return answer
+"""
+
+# KEYS owner, stream, refs and lease of each; ARGV lease ms, ttl ms, then by of each: keep what is ours, and let its log live on.
+# A lease that is free stays free: it ran out, or its run has just given it back.
+RENEW = """
+for i = 1, #KEYS, 4 do
+  if redis.call('GET', KEYS[i + 3]) == ARGV[(i - 1) / 4 + 3] then redis.call('PEXPIRE', KEYS[i + 3], ARGV[1]) end
+  for j = 0, 2 do redis.call('PEXPIRE', KEYS[i + j], ARGV[2]) end
+end
+"""
+
+# KEYS stream, lease, open turns; ARGV by, member, epoch heard or '' -> 1 where the turn was let go, -1 where there is no log
+RELEASE = """
+if ARGV[3] ~= '' then
+  if redis.call('EXISTS', KEYS[1]) == 0 then return -1 end
+  local info = redis.call('XINFO', 'STREAM', KEYS[1])
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' and string.match(info[i + 1], '^(%d+)-') ~= ARGV[3] then return 0 end
+  end
+end
+if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
+if ARGV[2] ~= '' then redis.call('SREM', KEYS[3], ARGV[2]) end
+return 1
+"""
+
+# KEYS a stream for each entry; ARGV for each: epoch heard, number of packets, their bodies, their provider's cursors or ''
+# -> for each its id, '' where there is no stream, or the error
+APPEND = """
+local ids = {}
+for i, stream in ipairs(KEYS) do
+  local heard, packets, body, at = ARGV[4 * i - 3], tonumber(ARGV[4 * i - 2]), ARGV[4 * i - 1], ARGV[4 * i]
+  local id = heard .. '-*'
+  if packets > 1 then
+    local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+    local n = string.match(last and last[1] or '0-0', '-(%d+)$')
+    id = heard .. '-' .. string.format('%.0f', n + packets)  -- after a later word, whatever n is, Redis refuses it
+  end
+  local added
+  if at == '' then
+    added = redis.pcall('XADD', stream, 'NOMKSTREAM', id, 'f', body)
+  else
+    added = redis.pcall('XADD', stream, 'NOMKSTREAM', id, 'f', body, 'at', at)
+  end
+  if type(added) == 'table' then added = added.err end
+  ids[i] = added or ''
+end
+return ids
+"""
+APPEND_SHA = hashlib.sha1(APPEND.encode()).hexdigest()  # noqa: S324  # Redis' name for it, no protection
