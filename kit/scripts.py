@@ -75,6 +75,24 @@ for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[6]) end
 return answer
 """
 
+# KEYS owner, stream; ARGV run_id, name, ttl ms, then of each entry its id, its body and, of a word, the id before it (else '')
+# -> 1, 0 where something has been said there, -1 where it is no longer the session's log
+FORK = """
+local log, run, begun = unpack(redis.call('HMGET', KEYS[1], 'log', 'run', 'begun'))
+if log ~= ARGV[2] or run ~= ARGV[1] then return -1 end
+if begun then return 0 end
+redis.call('HSET', KEYS[1], 'begun', '1')
+for i = 4, #ARGV, 3 do
+  if ARGV[i + 2] == '' then
+    redis.call('XADD', KEYS[2], ARGV[i], 'f', ARGV[i + 1])
+  else
+    redis.call('XADD', KEYS[2], ARGV[i], 'f', ARGV[i + 1], 'prev', ARGV[i + 2])
+  end
+end
+for i = 1, 2 do redis.call('PEXPIRE', KEYS[i], ARGV[3]) end
+return 1
+"""
+
 # KEYS owner, stream, refs and lease of each; ARGV lease ms, ttl ms, then by of each: keep what is ours, and let its log live on.
 # A lease that is free stays free: it ran out, or its run has just given it back.
 RENEW = """

@@ -5,7 +5,7 @@ The rules that hold here, by the store's own hand and not by a lock or a clock:
 - A word gets the id `<e+1>-0` from one script, which also remembers its `ref`: said again, it is found and not said twice.
 - A packet gets the id `<e>-*`, where `e` is the epoch that the agent has heard. Redis refuses an id that is not above the last one,
   so no agent ever speaks past a word it has not heard (`Unheard`).
-- Only the script begins a stream, and only for a new log. A stream that is gone is not begun again by accident (`Gone`).
+- Only a script begins a stream, and only for a new log. A stream that is gone is not begun again by accident (`Gone`).
 
 Keys carry their shard's hash tag, so that on a cluster one command may name a log with all that belongs to it.
 """
@@ -21,7 +21,7 @@ from typing import Any
 from kit.commits import Commits
 from kit.log import Gone, Log, Opened, Spoken, Stored, WrongShards, unpacked
 from kit.packets import START, AnyWord, At, EntryId, stored
-from kit.scripts import OPEN, RELEASE, RENEW, SAY
+from kit.scripts import FORK, OPEN, RELEASE, RENEW, SAY
 from kit.store import Store
 
 DAY = 24 * 3600.0
@@ -36,6 +36,7 @@ class Transcript:
         self.lease = lease
         self.ttl = ttl
         self._open = store.redis.register_script(OPEN)
+        self._fork = store.redis.register_script(FORK)
         self._say = store.redis.register_script(SAY)
         self._renew = store.redis.register_script(RENEW)
         self._release = store.redis.register_script(RELEASE)
@@ -61,6 +62,14 @@ class Transcript:
             name, last, was = await self._open(keys=[owner, self.wake_key(shard)], args=[run, secrets.token_urlsafe(6), self._ttl])
             if name and run == self.store.run_id:  # else the store was restarted while the command waited for its connection
                 return Opened(Log(session, name.decode(), shard, generation), EntryId.given(last), was.decode())
+
+    async def begin(self, log: Log, entries: Sequence[Stored]) -> bool:
+        """Give a log its first entries, all at once, under the ids they have; False where something stands in it. Raises Gone."""
+        fields = [field for e in entries for field in (str(e.id), e.body, "" if e.prev is None else str(e.prev))]
+        done = await self._fork(keys=[log.owner, log.stream], args=[self.store.run_id, log.name, self._ttl, *fields])
+        if done < 0:
+            raise Gone(log.session)
+        return bool(done)
 
     # ---- words and packets ----
 

@@ -1,0 +1,69 @@
+"""Fork: what a session's log holds up to an id becomes the beginning of another session, under the same ids."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from kit.log import SESSION, Log, Opened, Stored
+from kit.packets import START, End, EntryId, Packet, decode_entry, stored
+from kit.projection import Projection
+from kit.transcript import Transcript
+
+
+class NotKept(Exception):
+    """There is nothing to fork at: the id was never given, or has been trimmed away."""
+
+    def __init__(self, log: Log, at: EntryId) -> None:
+        super().__init__(f"the log of session {log.session!r} holds no {at}: name an id that stands in it")
+
+
+class Taken(Exception):
+    """Something has been said in the session that the fork was to begin."""
+
+    def __init__(self, session: str) -> None:
+        super().__init__(f"session {session!r} has a log of its own already: give the fork a name that nobody has used")
+
+
+async def fork(transcript: Transcript, log: Log, at: EntryId, name: str) -> Opened:
+    """Begin the session `name` with the entries of `log` up to and including `at`; raises NotKept, Taken, ValueError, Gone.
+
+    A turn that is open at `at` ends there as `stopped` (or as the word had it that ended it): to run it on would ask the model and start
+    tools a second time, though nobody asked for it. One that waits for the answer to a question goes on waiting, which costs nothing:
+    another answer is what many forks are for. These ends stand behind `at`; up to there the two logs are the same.
+
+    Copied are the entries, not the refs (the same word may be said here, too) and not the provider's cursors (what one session stops
+    there, the other may still need). The two may lie in different shards: it is read here, and written there in one piece.
+    """
+    if not SESSION.fullmatch(name):
+        raise ValueError(f"a session's name has 1 to 64 characters of A-Z a-z 0-9 _ -; not {name!r}")
+    entries: list[Stored] = []
+    head = START
+    while head < at and (batch := await transcript.read(log, head, 1000)):
+        entries += [entry for entry in batch if entry.id <= at]
+        head = batch[-1].id
+    if not entries or entries[-1].id != at:
+        raise NotKept(log, at)
+    ends = _ends(entries)
+    opened = await transcript.open(name)
+    if not await transcript.begin(opened.log, [*entries, *ends]):
+        raise Taken(name)
+    return opened._replace(head=[*entries, *ends][-1].id)
+
+
+def _ends(entries: Sequence[Stored]) -> list[Stored]:
+    """The last packets of the turns that are open after these entries, and wait for nobody's answer."""
+    known, pieces = Projection(), Counter[str]()
+    for entry in entries:
+        known.fold(entry.id, entry.body)
+        if isinstance(packet := decode_entry(entry.frame()), Packet):
+            pieces[packet.turn] += packet.k
+    asking = {call.turn for call in known.calls.values() if call.kind == "ask" and not call.done}
+    cut = [turn for turn in known.turns.values() if not turn.ended and not (turn.live and turn.id in asking)]
+    return [
+        Stored(
+            EntryId(known.head.epoch, known.head.n + i),
+            stored(End(reason="stopped" if turn.fate == "open" else turn.fate, from_=turn.agent, turn=turn.id, n=pieces[turn.id] + 1)),
+        )
+        for i, turn in enumerate(cut, 1)
+    ]
