@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import sys
 import threading
 import time
@@ -87,7 +88,7 @@ def test_the_name_is_looked_up_in_the_notebook(monkeypatch: pytest.MonkeyPatch) 
     """What the last run cell left there."""
     assert rows(check("97.1")) == {
         "why": "there is no `double` yet: run its cell",
-        "next": 'change it and check again, or ask lab.hint("97.1")',
+        "next": 'change it, run its cell, then check again; or ask lab.hint("97.1")',
     }
     monkeypatch.setattr(sys.modules["__main__"], "double", double, raising=False)
     assert check("97.1").passed
@@ -99,19 +100,19 @@ def test_a_difference_names_step_place_and_both_values() -> None:
     assert said.splitlines() == [
         "✗ not yet: 97.1 double",
         "  step      2: bytes",
-        "  why       they differ from byte 4 on",
-        "  expected  61 62 61 62",
-        "  seen      61 62 61 2d",
-        '  next      change it and check again, or ask lab.hint("97.1")',
+        "  why       they differ from byte 4 on: 00101101 instead of 01100010",
+        "  expected  b'abab'",
+        "  seen      b'aba-'",
+        '  next      change it, run its cell, then check again; or ask lab.hint("97.1")',
     ]
 
 
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
-        (lambda x: None, "it gave None, where an int is expected"),
+        (lambda x: None, "it gave None, where an int is expected: a function gives what it `return`s"),
         (lambda x: float(2 * x), "it gave a float, where an int is expected"),
-        (lambda x: (2 * x)[:3] if isinstance(x, bytes) else 2 * x, "they differ from byte 4 on; 3 instead of 4"),
+        (lambda x: (2 * x)[:3] if isinstance(x, bytes) else 2 * x, "they differ from byte 4 on; 3 bytes instead of 4"),
         (lambda x: [1, 2, 2, 1] if isinstance(x, list) else 2 * x, "they differ from item 3 on"),
     ],
 )
@@ -172,7 +173,7 @@ async def forgotten(x: Any) -> Any:
         (raises(KeyboardInterrupt()), "it raised KeyboardInterrupt: "),
         (raises(SystemExit(3)), "it raised SystemExit: 3"),
         (lambda x: Nasty(), "it gave a Nasty, where an int is expected"),
-        (forgotten, "it is `async`, and gives something to await"),
+        (forgotten, "it gave something that is still to be awaited: an `await` is missing, or an `async` is too much"),
     ],
 )
 def test_nonsense_is_a_failed_step(nonsense: Any, why: str) -> None:
@@ -183,9 +184,21 @@ def test_nonsense_is_a_failed_step(nonsense: Any, why: str) -> None:
     assert repr(said)
 
 
+def test_bytes_that_are_no_text_are_shown_in_hex_and_not_for_pages() -> None:
+    """A frame's header is what counts; the other 64 KiB are left out."""
+    assert rows(check("97.1", lambda x: b"\x81" * 100_000))["seen"] == "81 " * 23 + "81…"
+
+
+def in_a_library(x: Any) -> Any:
+    return json.loads(x)
+
+
 def test_an_exception_names_its_line() -> None:
-    """That of the learner's own function."""
+    """The last one of the learner's own cell; none in a library, and none of the check, where the learner has written neither."""
     assert rows(check("97.1", raises(ValueError())))["at"].endswith(" of it")
+    assert rows(check("97.1", in_a_library))["at"].endswith(" of in_a_library")
+    assert "at" not in rows(check("97.1", lambda: 4))
+    assert "at" not in rows(check("97.1", 7))
 
 
 def spin(x: Any) -> Any:
@@ -224,7 +237,8 @@ def test_what_never_ends_is_ended(number: str, endless: Any, caplog: pytest.LogC
     began = time.monotonic()
     said = check(number, endless)
     assert time.monotonic() - began < 1.0
-    assert rows(said)["why"] == "no end after 0.2 s: does it wait for something that never comes?"
+    assert rows(said).get("at", "").endswith(" of spin") is (endless in (spin, greedy, spin_async))  # the line that went round
+    assert rows(said)["why"] == "no end after 0.2 s: a loop that never ends, or a wait for what never comes"
     left = [thread for thread in threading.enumerate() if thread.name.startswith("check ")]
     for thread in left:
         thread.join(1.0)

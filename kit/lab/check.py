@@ -77,7 +77,7 @@ class Attempt:
         """The step passes where both are equal, and of the same kind."""
         if inspect.iscoroutine(seen):
             seen.close()
-            self.fail("it is `async`, and gives something to await", expected=expected)
+            self.fail("it gave something that is still to be awaited: an `await` is missing, or an `async` is too much", expected=expected)
         if type(seen) is not type(expected) or seen != expected:
             self.fail(_difference(seen, expected), seen=seen, expected=expected)
 
@@ -201,7 +201,9 @@ def _tried(number: str, exercise: Exercise, it: object) -> Outcome:
         count = len(attempt.steps)
         return Outcome(True, f"{title} ({count} step{'' if count == 1 else 's'})")
     steps = [("step", f"{len(attempt.steps)}: {attempt.steps[-1]}")] if attempt.steps else []
-    return Outcome(False, title, (*steps, *attempt.rows, ("next", f'change it and check again, or ask lab.hint("{number}")')))
+    return Outcome(
+        False, title, (*steps, *attempt.rows, ("next", f'change it, run its cell, then check again; or ask lab.hint("{number}")'))
+    )
 
 
 def _run(exercise: Exercise, it: object, attempt: Attempt) -> bool:
@@ -229,12 +231,18 @@ def _judged(exercise: Exercise, it: object, attempt: Attempt) -> bool:
         return True
     except _Differs:
         pass
-    except _Endless:
-        attempt.rows = _endless(exercise)
+    except _Endless as error:
+        attempt.rows = _endless(exercise) + _where(it, error)
     except BaseException as error:  # noqa: BLE001  # a learner's code may raise anything, KeyboardInterrupt too
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        attempt.rows = [("why", f"it raised {type(error).__name__}: {error}"), ("at", f"line {last.lineno} of {last.name}")]
+        attempt.rows = [("why", f"it raised {type(error).__name__}: {error}"), *_where(it, error)]
     return False
+
+
+def _where(it: object, error: BaseException) -> list[tuple[str, str]]:
+    """The last line of the learner's own cell on the way to an error: one of a library, or of the check, would not help."""
+    cell = getattr(getattr(it, "__code__", None), "co_filename", None)
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == cell]
+    return [("at", f"line {own[-1].lineno} of {own[-1].name}")] if own else []
 
 
 def _await(waited: Coroutine[Any, Any, Any], seconds: float) -> None:
@@ -256,29 +264,39 @@ def _await(waited: Coroutine[Any, Any, Any], seconds: float) -> None:
 
 
 def _endless(exercise: Exercise) -> list[tuple[str, str]]:
-    return [("why", f"no end after {exercise.seconds:g} s: does it wait for something that never comes?")]
+    return [("why", f"no end after {exercise.seconds:g} s: a loop that never ends, or a wait for what never comes")]
 
 
 def _show(value: object, limit: int = 160) -> str:
-    """A value in one line: bytes in hex, everything else as Python writes it."""
+    """A value in one line, as Python writes it; bytes that are no text in hex, the first 24 of them."""
     if value is _MISSING:
         return ""
     try:
-        text = bytes(value).hex(" ") if isinstance(value, bytes | bytearray) else repr(value)
+        match value:
+            case bytes() | bytearray() if not (value.isascii() and value.decode().isprintable()):
+                return shorten(value.hex(" "), 72)
+        text = repr(value)
     except Exception as error:  # noqa: BLE001  # a learner's `__repr__`
         text = f"a {type(value).__name__} whose repr raises {type(error).__name__}"
     return shorten(text, limit)
 
 
 def _difference(seen: object, expected: object) -> str:
-    """Where two values differ first, in words."""
+    """Where two values differ first, in words; of bytes the bits, too."""
+    if seen is None:
+        return f"it gave None, where {_kind(expected)} is expected: a function gives what it `return`s"
     if type(seen) is not type(expected):
         return f"it gave {_kind(seen)}, where {_kind(expected)} is expected"
     if isinstance(seen, str | bytes | list | tuple) and isinstance(expected, str | bytes | list | tuple):
         what = "character" if isinstance(seen, str) else "byte" if isinstance(seen, bytes) else "item"
         same = next((i for i, (a, b) in enumerate(zip(seen, expected, strict=False)) if a != b), min(len(seen), len(expected)))
-        lengths = f"; {len(seen)} instead of {len(expected)}" if len(seen) != len(expected) else ""
-        return f"they differ from {what} {same + 1} on{lengths}"
+        bits = (
+            f": {seen[same]:08b} instead of {expected[same]:08b}"
+            if isinstance(seen, bytes) and same < min(len(seen), len(expected))
+            else ""
+        )
+        lengths = f"; {len(seen)} {what}s instead of {len(expected)}" if len(seen) != len(expected) else ""
+        return f"they differ from {what} {same + 1} on{bits}{lengths}"
     return ""
 
 

@@ -14,11 +14,12 @@ GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 def check_accept_key(accept_key: Callable[[str], Any], attempt: Attempt) -> None:
     key, expected = "dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-    attempt.step("the example of RFC 6455 section 1.3")
+    attempt.step(f"the example of RFC 6455 section 1.3: accept_key({key!r})")
     mistakes = {
         hashed(f"{key}{GUID}", hexadecimal=True): "base64 takes the digest's 20 bytes; here it got their hexadecimal letters",
         hashed(f"{GUID}{key}"): "GUID stands before the key; it belongs behind it",
         hashed(key): "GUID is missing behind the key",
+        hashlib.sha1(f"{key}{GUID}".encode(), usedforsecurity=False).hexdigest(): "that is the hash; base64 is missing, of its 20 bytes",
     }
     seen = accept_key(key)
     if isinstance(seen, str) and seen in mistakes:
@@ -34,7 +35,7 @@ def hashed(text: str, *, hexadecimal: bool = False) -> str:
 
 
 def check_text_frame(text_frame: Callable[[str, bytes], Any], attempt: Attempt) -> None:
-    attempt.step("two letters under a mask of zeros, which changes nothing")
+    attempt.step("text_frame('Hi', bytes(4)): two letters under a mask of zeros, which changes nothing")
     attempt.equal(text_frame("Hi", bytes(4)), bytes.fromhex("81 82 00 00 00 00 48 69"))
     attempt.step("the example of RFC 6455 section 5.7: five letters, so the mask begins anew with the fifth")
     attempt.equal(text_frame("Hello", bytes.fromhex("37 fa 21 3d")), bytes.fromhex("81 85 37 fa 21 3d 7f 9f 4d 51 58"))

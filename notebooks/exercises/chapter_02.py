@@ -18,8 +18,11 @@ THEN, LATE = 1_700_000_000, 4_000_000_000  # seconds since the epoch: 2023 and 2
 
 def check_safe_claims(safe_claims: Callable[[str, str], dict[str, Any]], attempt: Attempt) -> None:
     good = {"iss": "kit", "aud": "kit", "sub": "ann", "nbf": THEN, "exp": LATE}
-    attempt.step("a good token gives its claims")
-    attempt.equal(safe_claims(jwt.encode(good, SECRET), SECRET), good)
+    attempt.step("a good token, for the audience 'kit', gives its claims")
+    try:
+        attempt.equal(safe_claims(jwt.encode(good, SECRET), SECRET), good)
+    except jwt.InvalidAudienceError as error:
+        attempt.fail(f"PyJWT says {str(error)!r}: it was not told that tokens for the audience 'kit' are meant for it")
     bad = {
         "a token signed with another secret": jwt.encode(good, STRANGER),
         "a token that says alg: none": jwt.encode(good, None, algorithm="none"),
@@ -38,6 +41,10 @@ def check_safe_claims(safe_claims: Callable[[str, str], dict[str, Any]], attempt
             claims = safe_claims(token, SECRET)
         except jwt.PyJWTError:
             continue
+        except Exception as error:  # noqa: BLE001  # a learner's own
+            attempt.fail(f"it raised {type(error).__name__}, where PyJWT's own error should come out: let it through")
+        if claims is None:
+            attempt.fail("it gave None, where an error should come out: let PyJWT's own through")
         attempt.fail("this token was believed: PyJWT raises an error for it, if you tell it enough", seen=claims)
 
 
@@ -59,12 +66,25 @@ def check_may_connect(may_connect: Callable[[str | None, set[str]], bool], attem
         "a host below a good one": ("https://blog.good.example", False),
         "the same host without TLS": ("http://good.example", False),
         "the same host on another port: another origin": ("http://127.0.0.1:9999", False),
+        "a scheme that ends like a good one": ("not-https://good.example", False),
         "a sandboxed frame, whose Origin is the word null": ("null", False),
         "an empty Origin": ("", False),
     }
     for what, (origin, expected) in cases.items():
         attempt.step(f"{what}: {origin!r}")
         attempt.equal(may_connect(origin, set(allowed)), expected)
+
+
+class _Crowded(FakeAsyncRedis):
+    """A store in which another instance takes the ticket, too, as soon as a first command was served; what it got is in `elsewhere`."""
+
+    other: FakeAsyncRedis
+    elsewhere: bytes | None = None
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        served = await super().execute_command(*args, **options)
+        self.elsewhere = self.elsewhere or await self.other.getdel("three")
+        return served
 
 
 async def check_take_once(take_once: Callable[[FakeAsyncRedis, str], Awaitable[bytes | None]], attempt: Attempt) -> None:
@@ -85,6 +105,15 @@ async def check_take_once(take_once: Callable[[FakeAsyncRedis, str], Awaitable[b
             attempt.fail("between two commands others are served", seen=winners, expected=1)
         attempt.step("another instance, with a memory of its own, finds the ticket no more")
         attempt.equal(await store.get("two"), None)
+        attempt.step("two instances, two processes, bring the same ticket at once: one gets it")
+        await store.set("three", b"ann")
+        crowded = _Crowded(connection_pool=store.connection_pool)
+        crowded.other = store
+        here = await take_once(crowded, "three")
+        if here and crowded.elsewhere:
+            attempt.fail(
+                "the other came between two commands of this one; a lock or a set in this process does not stop it", seen=2, expected=1
+            )
     finally:
         await store.aclose()
 

@@ -9,9 +9,9 @@ from kit.lab.check import Attempt, Exercise
 
 
 def check_reduce(reduce: Callable[..., Any], attempt: Attempt) -> None:
-    attempt.step("the first piece of a thought")
+    attempt.step("reduce((), 'thought', 'Let'): the first piece of a thought")
     attempt.equal(reduce((), "thought", "Let"), (("thought", "Let"),))
-    attempt.step("a second piece of it")
+    attempt.step("then ' me', a second piece of it")
     attempt.equal(reduce((("thought", "Let"),), "thought", " me"), (("thought", "Let me"),))
     attempt.step("content after a thought")
     attempt.equal(reduce((("thought", "Let me"),), "content", "In"), (("thought", "Let me"), ("content", "In")))
@@ -41,14 +41,14 @@ def check_reduce(reduce: Callable[..., Any], attempt: Attempt) -> None:
 
 
 def check_join(join: Callable[..., Any], attempt: Attempt) -> None:
-    attempt.step("nothing to join")
+    attempt.step("join([], 10): nothing to join")
     attempt.equal(join([], 10), [])
     attempt.step("two pieces of the same kind")
     attempt.equal(join([("content", "ab"), ("content", "c")], 10), [("content", "abc", 2)])
     attempt.step("pieces of different kinds")
     pieces = [("thought", "a"), ("content", "b"), ("content", "c"), ("thought", "d")]
     attempt.equal(join(pieces, 10), [("thought", "a", 1), ("content", "bc", 2), ("thought", "d", 1)])
-    attempt.step("up to the limit, and no further")
+    attempt.step("'abc', 'de' and 'f' with a limit of 5: up to the limit, and no further")
     attempt.equal(join([("content", "abc"), ("content", "de"), ("content", "f")], 5), [("content", "abcde", 2), ("content", "f", 1)])
     attempt.step("a piece that is longer than the limit by itself goes alone, whole")
     attempt.equal(

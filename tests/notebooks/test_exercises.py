@@ -24,7 +24,7 @@ class Wrong(NamedTuple):
     told: str
 
 
-WRONG: Mapping[str, tuple[Wrong, Wrong]] = {
+WRONG: Mapping[str, tuple[Wrong, ...]] = {
     "1.1": (
         Wrong(
             "import base64, hashlib\n"
@@ -38,6 +38,18 @@ WRONG: Mapping[str, tuple[Wrong, Wrong]] = {
             "def accept_key(key):\n"
             "    return base64.b64encode(hashlib.sha1(f'{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11'.encode()).digest())",
             "it gave a bytes, where a str is expected",
+        ),
+        Wrong(
+            "import hashlib\n"
+            "def accept_key(key):\n"
+            "    return hashlib.sha1(f'{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11'.encode()).hexdigest()",
+            "base64 is missing",
+        ),
+        Wrong(
+            "import base64, hashlib\n"
+            "def accept_key(key):\n"
+            "    print(base64.b64encode(hashlib.sha1(f'{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11'.encode()).digest()).decode())",
+            "a function gives what it `return`s",
         ),
     ),
     "1.2": (
@@ -53,6 +65,12 @@ WRONG: Mapping[str, tuple[Wrong, Wrong]] = {
             "    return bytes([0b1000_0001, length]) + mask + utils.apply_mask(text.encode(), mask)",
             "the length counts bytes",
         ),
+        Wrong(
+            "def text_frame(text, mask):\n"
+            "    payload = text.encode()\n"
+            "    return bytes([0b1000_0001, len(payload)]) + mask + utils.apply_mask(payload, mask)",
+            "they differ from byte 2 on: 00000010 instead of 10000010",
+        ),
     ),
     "2.1": (
         Wrong(
@@ -65,6 +83,18 @@ WRONG: Mapping[str, tuple[Wrong, Wrong]] = {
             '    return jwt.decode(token, secret, algorithms=[algorithm], audience="kit", issuer="kit", options={"require": ["exp"]})',
             "alg: HS512, where HS256 is agreed on",
         ),
+        Wrong(
+            'def safe_claims(token, secret):\n    return jwt.decode(token, secret, algorithms=["HS256"], issuer="kit")',
+            "not told that tokens for the audience 'kit' are meant for it",
+        ),
+        Wrong(
+            "def safe_claims(token, secret):\n"
+            "    try:\n"
+            '        return jwt.decode(token, secret, algorithms=["HS256"], audience="kit", issuer="kit")\n'
+            "    except jwt.PyJWTError:\n"
+            "        return None",
+            "it gave None, where an error should come out",
+        ),
     ),
     "2.2": (
         Wrong(
@@ -76,6 +106,10 @@ WRONG: Mapping[str, tuple[Wrong, Wrong]] = {
             "def may_connect(origin, allowed):\n"
             "    return origin is None or urlsplit(origin).netloc in {urlsplit(page).netloc for page in allowed}",
             "the same host without TLS",
+        ),
+        Wrong(
+            "def may_connect(origin, allowed):\n    return origin is None or any(origin.endswith(page) for page in allowed)",
+            "a scheme that ends like a good one",
         ),
     ),
     "2.3": (
@@ -91,6 +125,16 @@ WRONG: Mapping[str, tuple[Wrong, Wrong]] = {
             "    spent.add(ticket)\n"
             "    return await store.get(ticket)",
             "another instance, with a memory of its own",
+        ),
+        Wrong(
+            "import asyncio\n"
+            "lock = asyncio.Lock()\n"
+            "async def take_once(store, ticket):\n"
+            "    async with lock:\n"
+            "        value = await store.get(ticket)\n"
+            "        await store.delete(ticket)\n"
+            "        return value",
+            "a lock or a set in this process does not stop it",
         ),
     ),
     "3.1": (
@@ -128,7 +172,7 @@ WRONG: Mapping[str, tuple[Wrong, Wrong]] = {
         ),
     ),
 }
-"""Two for each exercise, by its number."""
+"""Two at least for each exercise, by its number."""
 
 EXERCISES: dict[str, Exercise] = {
     number: exercise for path in sorted(NOTEBOOKS.glob("exercises/chapter_*.py")) for number, exercise in exercises(path).items()
