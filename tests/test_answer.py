@@ -9,7 +9,7 @@ import pytest
 
 from kit.agents import Agent, AgentError, History
 from kit.agents.answer import Echo, answer
-from kit.agents.conversation import Event, Failed, Function, Item, Message, Wanted
+from kit.agents.conversation import Call, Event, Failed, Function, Item, Message, Wanted
 from kit.agents.tools import Tools
 from kit.packets import Action, Ask, At, Content, Thought, ToolResult
 from tests.fake_turn import FakeTurn, replies
@@ -54,10 +54,8 @@ def nothing_ran() -> None:
 
 
 def agent_on(model: FakeModel) -> Agent:
-    async def no_wait(failures: int, least: float) -> None: ...
-
     def agent(history: History) -> Any:
-        return answer(lambda: model, Tools([look]), 8, 3, no_wait, history)
+        return answer(lambda: model, Tools([look]), 8, 3, history)
 
     return agent
 
@@ -83,31 +81,25 @@ async def half_told(*runs: Run, packets: int) -> FakeTurn:
     return turn
 
 
-async def test_a_run_that_only_thought_before_its_first_call_is_not_thought_again() -> None:
-    """Killed between two calls of a run without content: the run is repeated, its thought and first call are not told again."""
+async def test_a_run_of_which_only_the_first_call_was_told_goes_on_with_that() -> None:
+    """Killed between two calls, where no cursor leads back to the run: what stands in the log runs, and then the model is asked again."""
     turn = await half_told(BOTH, packets=2)
-    model = FakeModel(BOTH, [Event(at(), Content("Both.")), END])
+    model = FakeModel([calls("dog", call="x")], [Event(at(), Content("Both.")), END])
+    await turn.run(agent_on(model))
+    assert [type(p) for p in turn.history.said] == [Thought, Action, ToolResult, Action, ToolResult, Content]
+    assert ran == ["cat", "dog"]
+    assert model.asked[0][0] == [Message("user", "go"), Call("ccat", "look", '{"at":"cat"}', "a cat")]
+
+
+async def test_of_a_run_with_a_cursor_only_the_calls_that_were_not_told_are_told() -> None:
+    """The provider keeps the run, and its calls come again in their order."""
+    run = [Event(at(1), Thought("I look.")), *BOTH[1:]]
+    turn = await half_told(run, packets=2)
+    model = FakeModel(BOTH[1:], [Event(at(), Content("Both.")), END])
     await turn.run(agent_on(model))
     assert [type(p) for p in turn.history.said] == [Thought, Action, Action, ToolResult, ToolResult, Content]
     assert ran == ["cat", "dog"]
-    assert model.asked[0][0] == [Message("user", "go")], "asked as it was the first time"
-
-
-async def test_other_calls_the_second_time_come_on_top_of_what_was_told() -> None:
-    """A real model may change its mind: what stands in the log stands, and runs."""
-    turn = await half_told(BOTH, packets=2)
-    model = FakeModel([Event(at(), Thought("I look.")), calls("bird", call="x")], [Event(at(), Content("Done.")), END])
-    await turn.run(agent_on(model))
-    assert ran == ["cat", "bird"]
-    assert turn.open() == []
-
-
-async def test_no_call_the_second_time_still_runs_the_one_that_was_told() -> None:
-    turn = await half_told(BOTH, packets=2)
-    model = FakeModel([Event(at(), Content("Never mind.")), END], [Event(at(), Content(" Done.")), END])
-    await turn.run(agent_on(model))
-    assert ran == ["cat"]
-    assert turn.story()[-1] == ("Content", " Done.")
+    assert model.asked[0][1] == at(1)
 
 
 async def test_a_thought_in_other_words_is_told_whole() -> None:

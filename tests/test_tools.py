@@ -30,7 +30,7 @@ async def wink(eye: str) -> None:
     raise NotImplementedError
 
 
-TOOLS = Tools([book], [wink, {"name": "vibrate", "parameters": {"type": "object", "properties": {"ms": {"type": "integer"}}}}])
+TOOLS = Tools([book], [wink])
 
 
 def action(arguments: str, name: str = "book") -> Action:
@@ -109,13 +109,12 @@ async def test_whatever_goes_wrong_in_a_tool_is_an_error_for_the_model(tool: Any
 async def test_a_tool_that_is_not_there_is_an_error_that_names_the_others() -> None:
     asked = action("{}", "fly")
     assert asked.on == "server"
-    assert (await TOOLS.run(asked)).error == "there is no tool 'fly' here, only book, wink, vibrate, ask"
+    assert (await TOOLS.run(asked)).error == "there is no tool 'fly' here, only book, wink, ask"
 
 
 def test_a_clients_tool_is_an_action_on_the_client() -> None:
     """A call that does not fit is answered here, without bothering the client."""
     assert action('{"eye": "left"}', "wink").on == "client"
-    assert action('{"ms": 5}', "vibrate").on == "client"
     assert action('{"eye": 1}', "wink").on == "server"
 
 
@@ -129,7 +128,6 @@ def test_an_ask_is_a_question() -> None:
     assert asked == Ask(call="c1", text="Which?", choices=["a", "b"])
     assert TOOLS.packet(Wanted("c1", "ask", '{"text": "Why?"}'), set()) == Ask(call="c1", text="Why?")
     assert action('{"question": "Why?"}', "ask").on == "server"
-    assert [f.name for f in Tools([], ask_back=False).functions] == []
 
 
 @pytest.mark.parametrize("call", ["", "x" * 65, "used"])

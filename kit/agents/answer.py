@@ -15,7 +15,7 @@ Tools run one after the other, so that a crash repeats at most the one whose res
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Protocol, Self
 
@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from kit.agents import HAND_OVER, AgentError
 from kit.agents.conversation import Event, Failed, Function, Item, Wanted, conversation
-from kit.agents.standing import NOTHING, due, left_of, rounds, thoughts, waiting, without
+from kit.agents.standing import due, left_of, rounds, thoughts, waiting
 from kit.agents.tools import Tools
 from kit.history import History
 from kit.packets import Action, AnyPacket, Ask, At, Content, Thought, ToolResult
@@ -45,14 +45,12 @@ class Model(Protocol):
 
 
 Connect = Callable[[], Model]
-Wait = Callable[[int, float], Awaitable[None]]
-"""Wait before try n + 1, at least so many seconds."""
 
 
-async def answer(connect: Connect, tools: Tools, max_rounds: int, tries: int, wait: Wait, history: History) -> AsyncIterator[AnyPacket]:
+async def answer(connect: Connect, tools: Tools, max_rounds: int, tries: int, history: History) -> AsyncIterator[AnyPacket]:
     """One round of an agent. Raises AgentError. However it ends, it leaves no response running, unless it is handed over."""
     async with connect() as model:
-        this = _Round(model, tools, max_rounds, tries, wait, history)
+        this = _Round(model, tools, max_rounds, tries, history)
         try:
             async with aclosing(this.packets()) as packets:
                 async for packet in packets:
@@ -65,22 +63,20 @@ async def answer(connect: Connect, tools: Tools, max_rounds: int, tries: int, wa
 
 
 class _Round:
-    def __init__(self, model: Model, tools: Tools, max_rounds: int, tries: int, wait: Wait, history: History) -> None:
+    def __init__(self, model: Model, tools: Tools, max_rounds: int, tries: int, history: History) -> None:
         self.model = model
         self.tools = tools
         self.max_rounds = max_rounds
         self.tries = tries
-        self.wait = wait
         self.history = history
-        self.left = left_of(history)
-        self.cursor = self.left.cursor
+        self.cursor, self.since, self.calls = left_of(history)
         self.echo = Echo("")
         self.called = False
 
     async def packets(self) -> AsyncGenerator[AnyPacket, None]:
         failures = cuts = 0
         while True:
-            if not (self.cursor or self.left.calls):
+            if not self.cursor:
                 if action := due(self.history):
                     yield self._said(await self._act(action))
                     continue
@@ -98,19 +94,15 @@ class _Round:
                     raise AgentError(str(failure)) from failure
                 if failure.gone:
                     self.cursor = None
-                if not failure.gone or failures > 1:  # the first time nobody is to be spared: it is another request that is made next
-                    await self.wait(failures, failure.wait)
             else:
                 if not self.called:
                     return
 
     async def _run(self) -> AsyncGenerator[AnyPacket, None]:
         """One run of the model, or the rest of it; `called` says at its end whether it called anything."""
-        asked = without(self.history, self.left.calls)
         if self.cursor is None:
-            self.left = self.left._replace(since=0)
-            self.echo = Echo(thoughts(asked))
-        async with aclosing(self.model.events(conversation(asked), self.tools.functions, self.cursor)) as events:
+            self.since, self.calls, self.echo = 0, 0, Echo(thoughts(self.history))
+        async with aclosing(self.model.events(conversation(self.history), self.tools.functions, self.cursor)) as events:
             async for event in events:
                 before, self.cursor = self.cursor, event.at if event.at.sequence is not None else None
                 if event.piece and (text := self._new(event.piece)):
@@ -122,30 +114,22 @@ class _Round:
     def _new(self, piece: Thought | Content) -> str:
         """The part of a piece that was not told before."""
         text = piece.text.encode(errors="replace").decode()  # half of a surrogate pair is no text
-        told = min(self.left.since, len(text))
-        self.left = self.left._replace(since=self.left.since - told)
+        told = min(self.since, len(text))
+        self.since -= told
         return self.echo.new(text[told:]) if isinstance(piece, Thought) else text[told:]
 
     def _calls(self, calls: Sequence[Wanted], end: At, before: At | None) -> list[Action | Ask]:
         """The calls of a run as packets, without those that were told before; the last one says by its `at` that it is the last."""
         if calls and rounds(self.history) >= self.max_rounds:
             raise AgentError(f"The model called tools {self.max_rounds} times and has not answered.")
-        told = [self._meaning(packet) for packet in self.left.calls]
-        self.called, self.cursor, self.left = bool(calls or told), None, NOTHING
+        self.called, self.cursor = bool(calls), None
         used = {entry.call for entry in self.history if isinstance(entry, Action | Ask)}
         packets = []
-        for wanted in calls:
-            packet = self.tools.packet(wanted, used)
-            if (meaning := self._meaning(packet)) in told:
-                told.remove(meaning)
-            else:
-                used.add(packet.call)
-                packets.append(replace(packet, at=before))
+        for wanted in calls[self.calls :]:
+            packets.append(replace(self.tools.packet(wanted, used), at=before))
+            used.add(packets[-1].call)
+        self.calls = 0
         return [*packets[:-1], *(replace(packet, at=end) for packet in packets[-1:])]
-
-    @staticmethod
-    def _meaning(packet: Action | Ask) -> tuple[object, ...]:
-        return (packet.name, packet.arguments) if isinstance(packet, Action) else (packet.text, packet.choices)
 
     async def _act(self, action: Action) -> ToolResult:
         answer = self.history.answer(action.call)

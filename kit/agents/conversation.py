@@ -69,14 +69,12 @@ class Event(NamedTuple):
 class Failed(Exception):
     """A run of the model failed; `str(error)` is a sentence for the person.
 
-    `again` says whether it may be tried once more, `wait` for how many seconds the provider wants to be left alone first, and `gone`
-    that the response itself is no more: then only asking anew can help.
+    `again` says whether it may be tried once more, and `gone` that the response itself is no more: then only asking anew can help.
     """
 
-    def __init__(self, text: str, *, again: bool, wait: float = 0.0, gone: bool = False) -> None:
+    def __init__(self, text: str, *, again: bool, gone: bool = False) -> None:
         super().__init__(text)
         self.again = again
-        self.wait = wait
         self.gone = gone
 
 
@@ -129,7 +127,9 @@ def _openings(history: History) -> Iterator[Prompt | Edit]:
 
 
 def _addressed(opening: Prompt | Edit, turns: dict[str, list[AnyPacket]], me: str, *, name_speaker: bool) -> str:
-    if opening.turn if isinstance(opening, Edit) else opening.to:
+    if isinstance(opening, Prompt) and me in opening.addressed:
+        to = me
+    elif opening.turn if isinstance(opening, Edit) else opening.to:
         to = opening.turn.partition("/")[2] if isinstance(opening, Edit) else str(opening.to)
     else:  # the session's default agent: known by its answer
         to = me if me in turns else next(iter(turns), me)

@@ -6,7 +6,6 @@ of the model, it says that the run was told whole.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from kit.history import History
@@ -14,40 +13,31 @@ from kit.packets import Action, Ask, At, Content, Thought
 
 
 class Left(NamedTuple):
-    """What is known of a run of which the end was not told.
+    """How far a run was told of which the end was not told.
 
-    The `cursor` of its response, if the provider keeps one; how many characters were told `since` (of a piece that was split); and
-    which of its `calls` were told. Without a cursor the run is repeated, and the calls that it makes again are not told again.
+    The `cursor` of its response, if the provider keeps one; how many characters were told `since` (of a piece that was split), and how
+    many of its `calls`.
     """
 
     cursor: At | None = None
     since: int = 0
-    calls: tuple[Action | Ask, ...] = ()
-
-
-NOTHING = Left()
+    calls: int = 0
 
 
 def left_of(history: History) -> Left:
     """The run at the end of what was said in this turn, as far as it was told."""
-    since, calls = 0, list[Action | Ask]()
+    cursor, since, calls = None, 0, 0
     for packet in reversed(history.said):
         match packet:
-            case Action() | Ask() if packet.at is None or packet.at.sequence is not None:
-                calls.insert(0, packet)
+            case Action() | Ask() if packet.at and packet.at.sequence is not None and not since:
+                cursor, calls = packet.at, calls + 1
             case Thought(text=text) | Content(text=text) if packet.at is None and not calls:
                 since += len(text)
             case Thought() | Content() if not calls:
                 return Left(packet.at, since)
             case _:  # where the run began, or its last call
                 break
-    return Left(calls[0].at if calls else None, 0, tuple(calls))
-
-
-def without(history: History, calls: Sequence[Action | Ask]) -> History:
-    """The history without some calls that were told."""
-    ids = {call.call for call in calls}
-    return History(tuple(e for e in history if not (isinstance(e, Action | Ask) and e.call in ids)), history.turn) if ids else history
+    return Left(cursor, 0, calls)
 
 
 def due(history: History) -> Action | None:

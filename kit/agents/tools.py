@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Literal, NamedTuple, get_type_hints
 from uuid import uuid4
 
@@ -26,18 +26,18 @@ log = logging.getLogger(__name__)
 
 
 class Tool(NamedTuple):
-    """A function the model may call; `kind` is the struct its arguments must fit (None: declared by a schema, checked by nobody)."""
+    """A function the model may call; `kind` is the struct that its arguments must fit."""
 
     about: Function
     on: Literal["server", "client", "approve"]
-    kind: type[msgspec.Struct] | None
-    function: ToolFunction | None = None
-    takes_call: bool = False
+    kind: type[msgspec.Struct]
+    function: ToolFunction
+    takes_call: bool
 
     def takes(self, arguments: dict[str, Any]) -> bool:
         """Whether the arguments fit."""
         try:
-            return self.kind is None or bool(msgspec.convert(arguments, self.kind))
+            return bool(msgspec.convert(arguments, self.kind))
         except msgspec.ValidationError:
             return False
 
@@ -49,18 +49,10 @@ async def ask(text: str, choices: list[str] | None = None) -> None:
 class Tools:
     """The tools of one agent: what the model is told of them, what a call of one becomes, and how it is run."""
 
-    def __init__(
-        self,
-        tools: Iterable[ToolFunction],
-        client_tools: Iterable[ToolFunction | Mapping[str, Any]] = (),
-        approve: Iterable[str] = (),
-        *,
-        ask_back: bool = True,
-    ) -> None:
+    def __init__(self, tools: Iterable[ToolFunction], client_tools: Iterable[ToolFunction] = (), approve: Iterable[str] = ()) -> None:
         must_approve = set(approve)
         made = [tool_of(function, "approve" if function.__name__ in must_approve else "server") for function in tools]
-        made += [_declared(tool) if isinstance(tool, Mapping) else tool_of(tool, "client") for tool in client_tools]
-        made += [tool_of(ask, "client")] if ask_back else []
+        made += [tool_of(function, "client") for function in (*client_tools, ask)]
         self.by_name = {tool.about.name: tool for tool in made}
         if len(self.by_name) < len(made):
             raise ValueError(f"two tools of one name: {', '.join(sorted(tool.about.name for tool in made))}")
@@ -89,7 +81,7 @@ class Tools:
     async def run(self, action: Action) -> ToolResult:
         """Run an action; whatever goes wrong is the result's error, in words for the model."""
         tool = self.by_name.get(action.name)
-        if tool is None or tool.kind is None or tool.function is None:
+        if tool is None:
             return ToolResult(call=action.call, error=f"there is no tool {action.name!r} here, only {', '.join(self.by_name) or 'none'}")
         try:
             arguments = msgspec.convert(action.arguments, tool.kind)
@@ -126,12 +118,6 @@ def tool_of(function: ToolFunction, on: Literal["server", "client", "approve"]) 
     kind = msgspec.defstruct(name, fields, kw_only=True, forbid_unknown_fields=True)
     about = Function(name, inspect.getdoc(function) or name, _schema(kind))
     return Tool(about, on, kind, function, "call" in parameters)
-
-
-def _declared(tool: Mapping[str, Any]) -> Tool:
-    """A client's tool that is given as its schema: name, description, parameters."""
-    about = Function(tool["name"], tool.get("description", tool["name"]), tool.get("parameters", {"type": "object", "properties": {}}))
-    return Tool(about, "client", None)
 
 
 def _schema(kind: type[msgspec.Struct]) -> dict[str, Any]:

@@ -97,7 +97,8 @@ def weather(turn: Turn, found: re.Match[str]) -> Reply:
     if left := cities[len(outputs) :]:
         calls = [_call(tool, fill(turn.tools[tool], turn.prompt, city)) for city in left]
         places = " and ".join(left)
-        return Reply(f"The person wants the weather in {places}. There is a tool for that.", f"Let me look up {places}:", calls)
+        announced = "" if outputs else f"Let me look up {places}:"
+        return Reply(f"The person wants the weather in {places}. There is a tool for that.", announced, calls)
     return Reply("The tool has answered.", " ".join(_weather(city, output) for city, output in zip(cities, outputs, strict=False)))
 
 
