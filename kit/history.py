@@ -68,5 +68,5 @@ class AgentError(Exception):
     """An agent cannot go on. `str(error)` is one sentence for the person who asked; the turn ends `failed` with it."""
 
 
-Agent = Callable[[History], AsyncIterator[AnyPacket]]
-"""`async def agent(history): yield Content("hello")`: state in, packets out."""
+Agent = Callable[[History], AsyncIterator[AnyPacket | Prompt]]
+"""`async def agent(history): yield Content("hello")`: state in, packets out; a `Prompt` among them asks another agent."""

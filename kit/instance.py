@@ -12,7 +12,7 @@ import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -21,12 +21,16 @@ from kit.feed import Feed
 from kit.history import Agent
 from kit.log import Gone, Spoken, Stored
 from kit.packets import START, Answer, Edit, EntryId, Prompt, Receipt, Result, Said, Stop
-from kit.projection import Projection
+from kit.projection import Projection, Turn
 from kit.store import StoreError
 from kit.transcript import Transcript
 from kit.turn import Run
 
 log = logging.getLogger("kit.instance")
+
+
+Overlap = Literal["queue", "interrupt", "reject"]
+"""What becomes of a person's prompt to an agent that speaks: it waits, it stops that turn, or it is refused."""
 
 
 class Instance:
@@ -38,6 +42,7 @@ class Instance:
         agents: Mapping[str, Agent],
         *,
         keep: int = 20_000,
+        overlap: Overlap = "queue",
         rng: random.Random | None = None,
         **turn_options: Any,
     ) -> None:
@@ -47,6 +52,7 @@ class Instance:
         self.agents = dict(agents)
         self.default = next(iter(self.agents))
         self.keep = keep
+        self.overlap = overlap
         self._rng = rng or random.Random()
         self._turn_options = turn_options
         self._feeds: dict[str, Feed] = {}
@@ -118,28 +124,30 @@ class Instance:
 
     # ---- words ----
 
-    async def say(self, session: str, word: Said, name: str) -> Receipt:
-        """Say a word for somebody, and tell what became of it."""
+    async def say(self, session: str, word: Said, name: str, heard: int | None = None) -> Receipt:
+        """Say a word for somebody, and tell what became of it. With `heard`, an agent says it: raises Unheard after a later word."""
         word = msgspec.structs.replace(word, from_=name)
         async with self._holding(session) as feed:
             while True:
                 try:
-                    return await self._say(feed, word)
+                    return await self._say(feed, word, heard)
                 except Gone:
                     await self.reopen(session)
 
-    async def _say(self, feed: Feed, word: Said) -> Receipt:
+    async def _say(self, feed: Feed, word: Said, heard: int | None) -> Receipt:
         if isinstance(word, Prompt):
-            word = msgspec.structs.replace(word, to=word.to or self.default)
-        else:  # it is about something that another instance may have just said
+            word = msgspec.structs.replace(word, to=",".join(self.agents) if word.to == "all" else word.to or self.default)
+        if not isinstance(word, Prompt) or self.overlap != "queue":  # it is about something that another instance may have just said
             await feed.catch_up()
         projection = await feed.projection()
         if reason := self._refusal(projection, word):
             if before := await self.transcript.find(feed.log, word):  # what it was about has been trimmed away since
                 return _duplicate(word, before, before.outcome == "too_late")
             return Receipt(ref=word.ref, status="refused", reason=reason)
+        if isinstance(word, Prompt) and self.overlap == "interrupt":
+            await self._interrupt(feed, projection, word)
         current, by = feed.log, secrets.token_urlsafe(9)
-        spoken = await self.transcript.say(current, word, agent=_opens(word), wakes=_wakes(word, projection), by=by)
+        spoken = await self.transcript.say(current, word, agents=_opens(word), wakes=_wakes(word, projection), by=by, heard=heard)
         if spoken.entry and feed.log is current:
             feed.accept([spoken.entry], own=True)
         if feed.cursor < spoken.id:
@@ -157,9 +165,18 @@ class Instance:
         return Receipt(ref=word.ref, status="too_late" if late else "applied", id=str(spoken.id))
 
     def _refusal(self, projection: Projection, word: Said) -> str | None:
-        if isinstance(word, Prompt) and word.to not in self.agents:
-            return f"there is no agent {word.to!r:.60} here: address one of {', '.join(self.agents)}"
+        if isinstance(word, Prompt) and (unknown := [name for name in word.addressed if name not in self.agents]):
+            return f"there is no agent {unknown[0]!r:.60} here: address `all`, or some of {','.join(self.agents)}"
+        if self.overlap == "reject" and (speaking := _in_the_way(projection, word)):
+            return f"{speaking[0].agent} is speaking: wait for its end, or stop {speaking[0].id} first"
         return projection.refusal(word)
+
+    async def _interrupt(self, feed: Feed, projection: Projection, word: Prompt) -> None:
+        """Stop the turns that a prompt would have to wait for, unless it is only repeated."""
+        speaking = _in_the_way(projection, word)
+        if speaking and not await self.transcript.find(feed.log, word):
+            for turn in speaking:
+                await self._say(feed, Stop(turn=turn.id, from_=word.from_, ref=f"{word.ref} {turn.id}"), None)
 
     async def _run_or_release(self, feed: Feed, projection: Projection, turn: str, by: str, *, first: bool) -> None:
         """Run a turn whose lease came with a word; give the lease back where there is nothing to run, or not here."""
@@ -174,7 +191,12 @@ class Instance:
     # ---- turns ----
 
     def _start(self, feed: Feed, turn: str, by: str, *, first: bool) -> None:
-        run = Run(feed, turn, self.agents[turn.partition("/")[2]], by=by, rng=self._rng, **self._turn_options)
+        agent = turn.partition("/")[2]
+
+        async def ask(word: Prompt, heard: int) -> Receipt:
+            return await self.say(feed.log.session, word, agent, heard)
+
+        run = Run(feed, turn, self.agents[agent], by=by, ask=ask, rng=self._rng, **self._turn_options)
         if self._leaving:
             run.leave()
         feed.turns.add(run)
@@ -315,15 +337,22 @@ def _cursors(feeds: Mapping[str, Feed]) -> dict[str, EntryId]:
     return {stream: feed.cursor for stream, feed in feeds.items()}
 
 
-def _opens(word: Said) -> str:
-    """The agent of the turn that a word opens."""
+def _in_the_way(projection: Projection, word: Said) -> list[Turn]:
+    """The turns that a person's prompt would have to wait for; an agent's waits."""
+    if not isinstance(word, Prompt) or word.re is not None:
+        return []
+    return [t for t in projection.turns.values() if t.agent in word.addressed and t.live and not projection.waits(t)]
+
+
+def _opens(word: Said) -> list[str]:
+    """The agents of the turns that a word opens."""
     match word:
-        case Prompt(to=str(agent)):
-            return agent
+        case Prompt():
+            return word.addressed
         case Edit(turn=turn):
-            return turn.partition("/")[2]
+            return [turn.partition("/")[2]]
         case _:
-            return ""
+            return []
 
 
 def _wakes(word: Said, projection: Projection) -> list[str]:

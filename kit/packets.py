@@ -79,10 +79,19 @@ class Word(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
 
 
 class Prompt(Word, frozen=True):
-    """Ask an agent; opens the turn `<id>/<agent>`, of the session's default agent where `to` is missing."""
+    """Ask an agent, several (`coder,tester`) or `all`; opens the turn `<id>/<agent>` of each, of the default agent where `to` is missing.
+
+    An agent says it, too, to ask another one: then `re` names the turn that it comes out of.
+    """
 
     text: str
     to: str | None = None
+    re: str | None = None
+
+    @property
+    def addressed(self) -> list[str]:
+        """The agents that it asks, once it stands in the log."""
+        return (self.to or "").split(",")
 
 
 class Stop(Word, frozen=True):
@@ -274,7 +283,7 @@ FromClient = Said | Renew | Typing
 BesideLog = Hello | Gap | Receipt | Error | Typing | Beat
 FromServer = Entry | BesideLog
 
-DOOR_FIELDS = ("id", "prev", "from")
+DOOR_FIELDS = ("id", "prev", "from", "re")
 """What the door and the log write; a client that writes one of them is told so."""
 
 

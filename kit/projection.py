@@ -135,7 +135,8 @@ class Projection:
     def _word(self, word: AnyWord, id: EntryId) -> Outcome:
         match word:
             case Prompt():
-                self._open(id, word.to or "", id)
+                for agent in word.addressed:
+                    self._open(id, agent, id)
             case Stop():
                 stopped = [t for t in self.turns.values() if t.live and word.turn in (None, t.id)]
                 for turn in stopped:

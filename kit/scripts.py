@@ -40,8 +40,8 @@ end
 return {log, last, was or ''}
 """
 
-# KEYS owner, stream, refs, open turns, wake; ARGV run_id, name, ref, digest, body, ttl ms, agent of the turn it opens,
-# lease ms, by, turn given away, then the turns it concerns -> what, id (and digest), prev, then those whose lease it got
+# KEYS owner, stream, refs, open turns, wake; ARGV run_id, name, ref, digest, body, ttl ms, agents of the turns it opens,
+# lease ms, by, turn given away, epoch heard or '', then the turns it concerns -> what, id (and digest), prev, then those whose lease it got
 SAY = """
 local known = ARGV[3] ~= '' and redis.call('HGET', KEYS[3], ARGV[3])
 local log, run, begun = unpack(redis.call('HMGET', KEYS[1], 'log', 'run', 'begun'))
@@ -53,16 +53,16 @@ local last = '0-0'
 if begun then
   local info = redis.call('XINFO', 'STREAM', KEYS[2])
   for i = 1, #info, 2 do if info[i] == 'last-generated-id' then last = info[i + 1] end end
-else
-  redis.call('HSET', KEYS[1], 'begun', '1')
 end
 local epoch = tonumber(string.match(last, '^(%d+)-')) + 1
+if ARGV[11] ~= '' and tonumber(ARGV[11]) ~= epoch - 1 then return {'unheard', '', ''} end
+if not begun then redis.call('HSET', KEYS[1], 'begun', '1') end
 local id = string.format('%.0f', epoch) .. '-0'
 redis.call('XADD', KEYS[2], id, 'f', ARGV[5], 'prev', last)
 if ARGV[3] ~= '' then redis.call('HSET', KEYS[3], ARGV[3], id .. ' ' .. ARGV[4]) end
 local answer = {'new', id, last}
-local turns = {unpack(ARGV, 11)}
-if ARGV[7] ~= '' then turns[#turns + 1] = id .. '/' .. ARGV[7] end
+local turns = {unpack(ARGV, 12)}
+for agent in string.gmatch(ARGV[7], '[^,]+') do turns[#turns + 1] = id .. '/' .. agent end
 for _, turn in ipairs(turns) do
   redis.call('SADD', KEYS[4], KEYS[1] .. ' ' .. turn)
   if redis.call('SET', KEYS[2] .. ':lease:' .. turn, ARGV[9], 'NX', 'PX', ARGV[8]) then answer[#answer + 1] = turn end

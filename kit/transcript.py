@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kit.commits import Commits
-from kit.log import Gone, Log, Opened, Spoken, Stored, WrongShards, unpacked
+from kit.log import Gone, Log, Opened, Spoken, Stored, Unheard, WrongShards, unpacked
 from kit.packets import START, AnyWord, At, EntryId, stored
 from kit.scripts import FORK, OPEN, RELEASE, RENEW, SAY
 from kit.store import Store
@@ -73,28 +73,37 @@ class Transcript:
 
     # ---- words and packets ----
 
-    async def say(self, log: Log, word: AnyWord, *, agent: str = "", wakes: Sequence[str] = (), by: str = "") -> Spoken:
+    async def say(
+        self, log: Log, word: AnyWord, *, agents: Sequence[str] = (), wakes: Sequence[str] = (), by: str = "", heard: int | None = None
+    ) -> Spoken:
         """Add a word whose `from_` and `ref` are filled in; raises Gone.
 
-        `agent`: it opens a turn of this agent; `wakes`: these turns have something to do now, if only to end. All of them are listed as
-        open, and a lease that is free goes to `by`.
+        `agents`: it opens a turn of each; `wakes`: these turns have something to do now, if only to end. All of them are listed as
+        open, and a lease that is free goes to `by`. With `heard`: only where no later word has been said; raises Unheard.
         """
-        return await self._add(log, word, agent, wakes, by, "")
+        return await self._add(log, word, agents, wakes, by, "", heard)
 
     async def give(self, log: Log, word: AnyWord, turn: str, by: str) -> None:
         """Add a `takeover` by nobody, free the lease and wake the other instances: all or, where the lease is not `by`'s, nothing."""
-        await self._add(log, word, "", (), by, turn)
+        await self._add(log, word, (), (), by, turn)
 
-    async def _add(self, log: Log, word: AnyWord, agent: str, wakes: Sequence[str], by: str, gives: str) -> Spoken:
+    async def _add(
+        self, log: Log, word: AnyWord, agents: Sequence[str], wakes: Sequence[str], by: str, gives: str, heard: int | None = None
+    ) -> Spoken:
         body = stored(word)
         digest = _digest(body)
         answer = await self._say(
             keys=[log.owner, log.stream, log.refs, self.open_key(log.shard), self.wake_key(log.shard)],
-            args=[self.store.run_id, log.name, f"{word.from_}\0{word.ref}", digest, body, self._ttl, agent, self._lease, by, gives, *wakes],
+            args=[
+                *(self.store.run_id, log.name, f"{word.from_}\0{word.ref}", digest, body, self._ttl, ",".join(agents), self._lease, by),
+                *(gives, "" if heard is None else heard, *wakes),
+            ],
         )
         match answer:
             case [b"gone", *_]:
                 raise Gone(log.session)
+            case [b"unheard", *_]:
+                raise Unheard(heard or 0)
             case [b"lost", *_]:
                 return Spoken(START, None, True, True)
             case [b"known", known, *_]:

@@ -25,13 +25,15 @@ import msgspec
 from kit.feed import Feed
 from kit.history import HAND_OVER, Agent, AgentError, History
 from kit.log import Gone, Unheard
-from kit.packets import START, AnyPacket, End, EntryId, Takeover, new_ref, stored
+from kit.packets import START, AnyPacket, End, EntryId, Prompt, Receipt, Takeover, new_ref, stored
 from kit.projection import Turn
 from kit.speech import NoPacket, joined, numbered, pieces
 from kit.store import StoreError
 
 log = logging.getLogger("kit.turn")
 T = TypeVar("T")
+Ask = Callable[[Prompt, int], Awaitable[Receipt]]
+"""Say an agent's prompt in the epoch that was heard; raises Unheard where a later word has been said."""
 BACKLOG = 1024
 """Pieces that an agent may be ahead of the store before it has to wait."""
 
@@ -51,8 +53,8 @@ class Deaf(Exception):
 class Run:
     """One instance's run of one turn, under the lease `by`.
 
-    `patience`: seconds without a packet until the agent has failed; `grace`: seconds it has to obey a stop; `join`: whether neighbouring
-    pieces of text that wait for the same commit become one packet.
+    `ask`: how its prompts to other agents are said; `patience`: seconds without a packet until the agent has failed; `grace`: seconds it
+    has to obey a stop; `join`: whether neighbouring pieces of text that wait for the same commit become one packet.
     """
 
     def __init__(
@@ -62,18 +64,20 @@ class Run:
         agent: Agent,
         *,
         by: str,
+        ask: Ask,
         patience: float = 300.0,
         grace: float = 1.0,
         join: bool = True,
         rng: random.Random | None = None,
     ) -> None:
-        self.feed, self.turn, self.agent, self.by = feed, turn, agent, by
+        self.feed, self.turn, self.agent, self.by, self.ask = feed, turn, agent, by, ask
         self.patience, self.grace, self.join = patience, grace, join
         self.log = feed.log
         self._rng = rng or random.Random()
         self._taken: EntryId | None = None
         self._next = 1
         self._said: list[AnyPacket] = []
+        self._prompt: Prompt | None = None
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._leaving = False
@@ -203,11 +207,22 @@ class Run:
     async def _iterate(self, history: History) -> None:
         async with _closing(self.agent(history)) as packets:
             async for said in packets:
+                if isinstance(said, Prompt):
+                    await self._hold(said)
+                    continue
                 self._said.extend(pieces(said, self._known, self.turn))
                 self._wake.set()
                 while len(self._said) >= BACKLOG:
                     self._room.clear()
                     await self._room.wait()
+
+    async def _hold(self, prompt: Prompt) -> None:
+        """Wait until a prompt to another agent has been said, after all that was said before it."""
+        self._prompt = prompt
+        self._wake.set()
+        while self._prompt is not None:
+            self._room.clear()
+            await self._room.wait()
 
     async def _commit_while(self, speaker: asyncio.Task[None]) -> None:
         """Group commit: what the agent says while one append is under way goes in the next. No delay, no timer."""
@@ -220,6 +235,8 @@ class Run:
                 await self._give_away()
             if self._said:
                 await self._commit(self._take())
+            elif self._prompt is not None:
+                await self._pass_on(self._prompt)
             elif speaker.done():
                 return
             else:
@@ -253,6 +270,20 @@ class Run:
         while packets:
             self._check()
             packets = await self._append(packets)
+
+    async def _pass_on(self, prompt: Prompt) -> None:
+        """Say a prompt to other agents: once, whoever runs the turn, and never past a word that this run has not heard."""
+        word = msgspec.structs.replace(prompt, from_=self._agent_name, re=self.turn, ref=f"{self.turn} to {prompt.to}")
+        try:
+            self._check()
+            receipt = await self._patiently(lambda: self.ask(word, self.feed.epoch))
+        except Unheard:
+            await self._patiently(self.feed.catch_up)
+            return
+        if receipt.status == "refused":
+            raise AgentError(f"The agent asked somebody who could not be asked: {receipt.reason}")
+        self._prompt = None
+        self._room.set()
 
     async def _append(self, packets: list[AnyPacket]) -> list[AnyPacket]:
         """One try; gives back what has to go again."""

@@ -51,7 +51,7 @@ from kit.packets import (
 FROM_SERVER = """
 hello      session, log, after, head, status, reason?, ticket?
 gap        log, after, reason
-prompt     id, prev, from, ref, text, to?
+prompt     id, prev, from, ref, text, to?, re?
 stop       id, prev, from, ref, turn?
 edit       id, prev, from, ref, turn, text
 answer     id, prev, from, ref, call, text

@@ -175,7 +175,7 @@ async def test_keys_carry_their_shards_hash_tag(store: str) -> None:
         transcript = Transcript(opened, shards=7)
         for session in ("a", "b", "demo"):
             log = (await transcript.open(session)).log
-            await transcript.say(log, word(), agent="a", by="me")
+            await transcript.say(log, word(), agents=["a"], by="me")
             await transcript.tell(log, b"{}")
         for key in await opened.redis.keys("*"):
             assert key.startswith(b"{")
@@ -198,7 +198,7 @@ async def test_everything_expires_together(store: str) -> None:
     async with open_store(store) as opened:
         transcript = Transcript(opened, ttl=50.0)
         log = (await transcript.open("s")).log
-        await transcript.say(log, word(), agent="a", by="me")
+        await transcript.say(log, word(), agents=["a"], by="me")
         for key in (log.owner, log.stream, log.refs):
             assert 0 < await opened.redis.pttl(key) <= 50_000
             await opened.redis.pexpire(key, 1_000)
@@ -242,18 +242,18 @@ async def test_following_waits_for_several_streams(transcript: Transcript, log: 
 
 async def test_a_prompt_gives_its_turns_lease_where_it_is_free(transcript: Transcript, log: Log) -> None:
     """In the same script: between the word and the lease nobody can come. Repeated, it gives nothing."""
-    spoken = await transcript.say(log, word(), agent="a", by="me")
+    spoken = await transcript.say(log, word(), agents=["a"], by="me")
     assert spoken.leased == ("1-0/a",)
     assert await transcript.open_turns(0) == [("s", "1-0/a")]
     assert 4.0 < (await transcript.time_left([("s", "1-0/a")]))[0] <= 5.0
     assert not await transcript.take(log, "1-0/a", "other")
-    assert (await transcript.say(log, word(), agent="a", by="other")).leased == ()
+    assert (await transcript.say(log, word(), agents=["a"], by="other")).leased == ()
     woken = await transcript.say(log, Stop(from_="ann", ref="r2"), wakes=["1-0/a", "1-0/b"], by="other")
     assert woken.leased == ("1-0/b",), "what is leased stays with its owner"
 
 
 async def test_a_lease_is_renewed_by_its_owner_only(transcript: Transcript, log: Log) -> None:
-    await transcript.say(log, word(), agent="a", by="me")
+    await transcript.say(log, word(), agents=["a"], by="me")
     await transcript.store.redis.pexpire(log.lease("1-0/a"), 1_000)
     await transcript.renew([(log, "1-0/a", "other")])
     assert (await transcript.time_left([("s", "1-0/a")]))[0] <= 1.0
@@ -266,7 +266,7 @@ async def test_a_lease_is_renewed_by_its_owner_only(transcript: Transcript, log:
 
 async def test_a_turn_is_let_go_only_by_who_heard_the_last_word(transcript: Transcript, log: Log) -> None:
     """A turn that waits gives its lease back; an answer that came in between keeps it."""
-    await transcript.say(log, word(), agent="a", by="me")
+    await transcript.say(log, word(), agents=["a"], by="me")
     await transcript.say(log, word(ref="r2"))
     assert not await transcript.release(log, "1-0/a", "me", heard=1)
     assert await transcript.open_turns(0) == [("s", "1-0/a")]
@@ -282,7 +282,7 @@ async def test_a_turn_is_let_go_only_by_who_heard_the_last_word(transcript: Tran
 
 async def test_a_turn_is_given_away_with_a_word(transcript: Transcript, log: Log) -> None:
     """The takeover by nobody, the free lease and the wake-up call are one; who has lost the lease gives nothing."""
-    await transcript.say(log, word(), agent="a", by="me")
+    await transcript.say(log, word(), agents=["a"], by="me")
     give = Takeover(turn="1-0/a", by=None, from_="me", ref="g1")
     await transcript.give(log, give, "1-0/a", "somebody else")
     assert await texts(transcript, log) == ["1-0"]

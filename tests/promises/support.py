@@ -338,7 +338,7 @@ class Judge:
     def _word(self, word: Word) -> bool:
         match word:
             case Prompt(to=to):
-                self.open[f"{word.id}/{to}"] = 1
+                self.open.update({f"{word.id}/{agent}": 1 for agent in str(to).split(",")})
             case Stop(turn=turn):
                 hit = [t for t in self.open if t not in self.doomed and turn in (None, t)]
                 self.doomed.update(dict.fromkeys(hit, "stopped"))
