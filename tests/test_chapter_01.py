@@ -1,4 +1,4 @@
-"""Chapter 01: its cells speak WebSocket to any server, its reader reads what the library reads, and its long line is as long as it says."""
+"""Chapter 01: its cells speak WebSocket to any server, and its reader reads what the library reads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
@@ -22,12 +22,12 @@ from websockets.frames import CTRL_OPCODES, Frame, Opcode
 from websockets.streams import StreamReader
 
 from kit.agents.scripted import scripted
-from kit.lab.delay import delayed
 from kit.lab.race import ANSWER, DUE, answering, race
 from kit.lab.timeline import Run, Timeline
 from kit.packets import Content, Thought
 from kit.server import serve
 from tests.notebooks.build import SOLUTIONS
+from tests.test_line import others_have_ended
 
 CELLS = {cell.id.removeprefix("upgrade-"): cell.source for cell in nbformat.read(SOLUTIONS / "01_upgrade.ipynb", as_version=4).cells}
 """The chapter's cells by their id: what is tested is what a learner runs."""
@@ -181,126 +181,6 @@ def test_the_frame_of_the_exercise_is_read_by_the_librarys_parser(text: str, mas
 def test_the_accept_of_the_exercise_is_the_librarys(key: bytes) -> None:
     """For any key that a client may draw."""
     assert run("ex-accept")["accept_key"](key.decode()) == utils.accept_key(key.decode())
-
-
-# ---- the long line ----
-
-
-@asynccontextmanager
-async def echo(one_way: float, setup: int = 2) -> AsyncIterator[tuple[Any, Any, Any]]:
-    """A line to a server that says everything again; the line, and a connection through it."""
-
-    async def say_again(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with closing(writer):
-            while piece := await reader.read(1 << 16):
-                writer.write(piece)
-
-    server = await asyncio.start_server(say_again, "127.0.0.1", 0)
-    with closing(server):
-        async with delayed(server.sockets[0].getsockname()[1], one_way, setup=setup) as line:
-            reader, writer = await asyncio.open_connection("127.0.0.1", line.port)
-            with closing(writer):
-                yield line, reader, writer
-    await others_have_ended()
-
-
-async def others_have_ended() -> None:
-    """Return when this is the only task; a task that does not end is a test that does not end."""
-    while others := asyncio.all_tasks() - {asyncio.current_task()}:
-        await asyncio.wait(others)
-
-
-async def test_a_line_is_as_long_as_it_says() -> None:
-    """The first answer waits for the handshakes, the next one for its own round trip; never less, and both are counted."""
-    clock = asyncio.get_running_loop().time
-    async with echo(0.01) as (line, reader, writer):
-        for trips in (3, 4):
-            asked = clock()
-            writer.write(b"ping")
-            assert await reader.readexactly(4) == b"ping"
-            assert clock() - asked >= (3 if trips == 3 else 1) * 0.02 - 0.001
-            assert len(line.trips) == trips
-        assert line.trips[1] - line.trips[0] == pytest.approx(0.02)
-        assert line.bytes == 16
-
-
-async def test_what_is_under_way_does_not_wait_for_each_other() -> None:
-    """A line delays, it does not queue: a megabyte in many pieces takes as long as one byte, and stays in order."""
-    clock, sent = asyncio.get_running_loop().time, b"".join(b"%07d " % n for n in range(1 << 17))
-    async with echo(0.1, setup=0) as (_, reader, writer):
-        asked = clock()
-        writer.write(sent)
-        assert await reader.readexactly(len(sent)) == sent
-        assert clock() - asked < 2.0, "at most 64 KiB a round trip would take 3.2 s"
-
-
-async def test_who_speaks_again_without_an_answer_begins_no_new_trip() -> None:
-    """Also where the first words have arrived."""
-    arrived = asyncio.Queue[bytes]()
-
-    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with closing(writer):
-            while piece := await reader.read(1 << 16):
-                arrived.put_nowait(piece)
-
-    server = await asyncio.start_server(listen, "127.0.0.1", 0)
-    with closing(server):
-        async with delayed(server.sockets[0].getsockname()[1], 0.001, setup=0) as line:
-            _, writer = await asyncio.open_connection("127.0.0.1", line.port)
-            with closing(writer):
-                for said in (b"one", b"two"):
-                    writer.write(said)
-                    assert await arrived.get() == said
-                assert len(line.trips) == 1
-    await others_have_ended()
-
-
-@pytest.mark.parametrize("one_way", [0.0, 0.005])
-async def test_a_close_travels_behind_what_was_said_before_it(one_way: float) -> None:
-    """Nothing of the last words is lost."""
-
-    async def say_goodbye(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"goodbye" * 1000)
-        writer.close()
-
-    server = await asyncio.start_server(say_goodbye, "127.0.0.1", 0)
-    with closing(server):
-        async with delayed(server.sockets[0].getsockname()[1], one_way) as line:
-            reader, writer = await asyncio.open_connection("127.0.0.1", line.port)
-            with closing(writer):
-                assert await reader.read() == b"goodbye" * 1000
-
-
-async def test_a_line_to_nobody_closes() -> None:
-    """As a server does that has just died behind its load balancer."""
-    server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    server.close()
-    await server.wait_closed()
-    async with delayed(port, 0.0) as line:
-        reader, writer = await asyncio.open_connection("127.0.0.1", line.port)
-        with closing(writer):
-            assert await reader.read() == b""
-
-
-async def test_a_line_takes_its_connections_with_it() -> None:
-    """When its block ends they close, though both of their ends would go on."""
-    never = asyncio.Event()
-
-    async def stay(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with closing(writer):
-            writer.write(b"here")
-            await never.wait()
-
-    server = await asyncio.start_server(stay, "127.0.0.1", 0)
-    with closing(server):
-        async with delayed(server.sockets[0].getsockname()[1], 0.0) as line:
-            reader, writer = await asyncio.open_connection("127.0.0.1", line.port)
-            assert await reader.readexactly(4) == b"here"
-        assert await reader.read() == b""
-    writer.close()
-    never.set()
-    await others_have_ended()
 
 
 # ---- the race ----

@@ -20,7 +20,7 @@ from starlette.websockets import WebSocket
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from kit.lab.delay import delayed
+from kit.lab.line import line
 from kit.lab.timeline import Run, Timeline
 
 Way = Callable[[int], Iterator[object]]
@@ -31,7 +31,7 @@ DUE = tuple(0.1 + 0.03 * n for n in range(len(ANSWER)))
 
 
 async def race(ways: Mapping[str, Way], round_trip: float, *, setup: int = 2) -> Timeline:
-    """Run all ways at once, each in a thread and over a line of its own; `setup` as in `delayed`."""
+    """Run all ways at once, each in a thread and over a line of its own; `setup` as in `line`."""
     clock = asyncio.get_running_loop().time
     await run_in_threadpool(int)  # what starlette loads at the first use is on nobody's clock
     async with answering(clock) as port:
@@ -40,15 +40,15 @@ async def race(ways: Mapping[str, Way], round_trip: float, *, setup: int = 2) ->
 
 
 async def _run(name: str, way: Way, port: int, one_way: float, setup: int, clock: Clock) -> Run:
-    async with delayed(port, one_way, setup=setup) as line:
+    async with line(port, delay=one_way, setup=setup) as wire:
 
         def run() -> Run:
-            arrivals = way(line.port)
+            arrivals = way(wire.port)
             next(arrivals)
-            asked, before = clock(), line.bytes
+            asked, before = clock(), wire.bytes
             tokens = tuple(clock() - asked for _ in arrivals)
-            trips = tuple(trip - asked for trip in line.trips if asked <= trip <= asked + tokens[-1])
-            return Run(name, trips, tokens, line.bytes - before)
+            trips = tuple(trip - asked for trip in wire.trips if asked <= trip <= asked + tokens[-1])
+            return Run(name, trips, tokens, wire.bytes - before)
 
         return await asyncio.to_thread(run)
 
