@@ -24,12 +24,13 @@ from kit.agents.scripted import scripted
 from kit.chat import chat
 from kit.chat.person import Person
 from kit.chat.place import Place, load, save, state_folder
-from kit.chat.terminal import ACTION, PLAIN, THOUGHT, Terminal, inert, wants_colour
+from kit.chat.terminal import ACTION, PLAIN, THOUGHT, Terminal, wants_colour
 from kit.client import Session, connect
 from kit.ending import end
 from kit.history import Agent, History
 from kit.packets import Action, AnyPacket, Ask, Content, Edit, End, Entry, Gap, Hello, Prompt, Receipt, Thought, ToolResult
 from kit.server import Server, serve
+from kit.text import inert
 from tests.support import visit
 
 ROOT = Path(__file__).parent.parent
@@ -80,7 +81,7 @@ def test_the_three_kinds_differ_in_colour_and_in_word() -> None:
         Content(text="Hello.", from_="agent", turn="1-0/agent"),
     )
     plain = drawn(thought, action, content)
-    assert plain == '· thought agent: Hm.\n▶ action agent: look({"at":[1]}) as c\n• content agent: Hello.'
+    assert plain == "· thought agent: Hm.\n▶ action agent: look(at=[1]) on server\n• content agent: Hello."
     coloured = drawn(thought, action, content, colour=True)
     assert f"{THOUGHT}· thought agent: Hm.{PLAIN}" in coloured
     assert f"{ACTION}▶ action" in coloured
@@ -121,7 +122,7 @@ def test_a_text_begins_its_line_again_after_something_else_was_written_on_the_sc
 )
 def test_what_a_terminal_would_obey_is_shown_instead(text: str, shown: str) -> None:
     """Escapes, control characters, what reorders and what hides; ordinary text is left alone."""
-    assert inert(text) == shown
+    assert inert(text, keep="\t\n") == shown
 
 
 def test_no_field_of_any_entry_reaches_the_terminal_raw() -> None:
@@ -144,8 +145,8 @@ def test_no_field_of_any_entry_reaches_the_terminal_raw() -> None:
 
 def test_no_text_can_pose_as_a_line_of_the_transcript() -> None:
     """A second line is indented, of a name too."""
-    screen = drawn(Content(text="Hi\n■ end 1-0/agent done\n▶ action rm()", from_="x\n■ end", turn="1-0/agent"))
-    assert screen == "• content x\n  ■ end: Hi\n  ■ end 1-0/agent done\n  ▶ action rm()"
+    screen = drawn(Content(text="Hi\n■ end 1-0/agent: done\n▶ action rm()", from_="x\n■ end", turn="1-0/agent"))
+    assert screen == "• content x\n  ■ end: Hi\n  ■ end 1-0/agent: done\n  ▶ action rm()"
 
 
 def test_colour_is_for_terminals_whose_owner_has_not_declined_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,14 +276,14 @@ async def test_a_line_is_a_prompt_and_the_answer_is_drawn() -> None:
     """Prompt, thought, action, result, content, end, in the log's order."""
     async with sitting(scripted(ANSWER)) as room:
         room.lines.put_nowait("What is the weather in Oslo?")
-        await room.out.shows("end 1-0/agent done")
+        await room.out.shows("end 1-0/agent: done")
     assert room.out.getvalue() == (
         "› prompt 1-0 ann: What is the weather in Oslo?\n"
         "· thought agent: Let me see.\n"
-        '▶ action agent: get_weather({"city":"Oslo"}) as w1\n'
-        '◀ result of w1: {"celsius":4}\n'
+        "▶ action agent: get_weather(city='Oslo') on server\n"
+        '◀ result agent: w1: {"celsius": 4}\n'
         "• content agent: It is 4 degrees.\n"
-        "■ end 1-0/agent done\n"
+        "■ end 1-0/agent: done\n"
     )
 
 
@@ -292,8 +293,8 @@ async def test_the_next_line_answers_a_question() -> None:
         room.lines.put_nowait("weather")
         await room.out.shows("? ask agent: Which city? (Oslo / Bergen)\n")
         room.lines.put_nowait("Oslo")
-        await room.out.shows("end 1-0/agent done")
-    assert "› answer 2-0 ann: Oslo\n" in room.out.getvalue()
+        await room.out.shows("end 1-0/agent: done")
+    assert "› answer 2-0 ann: c: Oslo\n" in room.out.getvalue()
 
 
 async def test_an_action_that_wants_approval_is_a_question_too() -> None:
@@ -301,10 +302,10 @@ async def test_an_action_that_wants_approval_is_a_question_too() -> None:
     script: list[AnyPacket] = [Action(call="c", name="pay", arguments={"eur": 5}, on="approve"), Content("Done.")]
     async with sitting(scripted(script)) as room:
         room.lines.put_nowait("buy it")
-        await room.out.shows("(once you say yes)")
+        await room.out.shows("pay(eur=5) once you answer yes")
         room.lines.put_nowait("yes")
-        await room.out.shows("end 1-0/agent done")
-    assert "› answer 2-0 ann: yes\n" in room.out.getvalue()
+        await room.out.shows("end 1-0/agent: done")
+    assert "› answer 2-0 ann: c: yes\n" in room.out.getvalue()
 
 
 async def test_stop_and_edit() -> None:
@@ -314,9 +315,9 @@ async def test_stop_and_edit() -> None:
         await room.out.shows("one: never")
         room.lines.put_nowait("/edit two words")
         await room.out.shows("two words: never")
-        assert "■ end 1-0/agent replaced" in room.out.getvalue()
+        assert "■ end 1-0/agent: replaced" in room.out.getvalue()
         room.lines.put_nowait("/stop")
-        await room.out.shows("■ end 2-0/agent stopped")
+        await room.out.shows("■ end 2-0/agent: stopped")
         room.lines.put_nowait("/stop")
         await room.err.shows("too late: it had ended")
 
@@ -335,7 +336,7 @@ async def test_lines_that_mean_nothing_are_told_and_not_sent() -> None:
             await room.err.shows(says)
         room.lines.put_nowait("  ")
         room.lines.put_nowait(" /etc is a path")
-        await room.out.shows("end 1-0/agent done")
+        await room.out.shows("end 1-0/agent: done")
     assert room.out.getvalue().startswith("› prompt 1-0 ann: /etc is a path\n")
 
 
@@ -347,7 +348,7 @@ async def test_ctrl_c_stops_what_is_open_and_then_leaves() -> None:
             await room.out.shows(f"prompt {i}-0")
             room.person.interrupt()
             assert not room.person._leaving.is_set()
-            await room.out.shows(f"end {i}-0/agent stopped")
+            await room.out.shows(f"end {i}-0/agent: stopped")
         room.person.interrupt()
         assert room.person._leaving.is_set()
 
@@ -366,11 +367,11 @@ async def test_an_action_for_a_client_is_left_to_others() -> None:
     """A terminal has nothing that it could run; the person sees what the turn waits for, and the next line is no answer to it."""
     async with sitting(scripted([Action(call="c", name="open_door", arguments={}, on="client")])) as room:
         room.lines.put_nowait("open the door")
-        await room.out.shows("open_door({}) as c (on a client; not on this one)")
+        await room.out.shows("open_door() on client")
         room.lines.put_nowait("and now?")
         await room.out.shows("› prompt 2-0 ann: and now?")
         room.lines.put_nowait("/stop")
-        await room.out.shows("end 1-0/agent stopped")
+        await room.out.shows("end 1-0/agent: stopped")
     assert "claim" not in room.out.getvalue()
 
 
@@ -397,7 +398,7 @@ async def test_a_script_waits_for_what_it_said_though_the_receipt_comes_first() 
     out = Screen()
     async with asyncio.timeout(10):
         await Person(Terminal(out, Screen())).run(cast("Session", Early()), lines(), lambda _: None)
-    assert out.getvalue() == "› prompt 1-0 go\n■ end 1-0/a done\n"
+    assert out.getvalue() == "› prompt 1-0 go\n■ end 1-0/a: done\n"
 
 
 async def test_a_cut_is_told_in_words_and_nothing_is_drawn_twice() -> None:
@@ -407,7 +408,7 @@ async def test_a_cut_is_told_in_words_and_nothing_is_drawn_twice() -> None:
         await room.out.shows("20 21")
         await room.server.cut()
         await room.err.shows("-- resumed after 1-")
-        await room.out.shows("end 1-0/agent done")
+        await room.out.shows("end 1-0/agent: done")
     assert "reconnecting in" in room.err.getvalue()
     numbers = re.sub(r"• content agent: |\n", "", room.out.getvalue().split("\n", 1)[1].partition("■")[0])
     assert numbers.split() == [str(i) for i in range(200)]
@@ -498,8 +499,8 @@ async def test_a_question_survives_a_restart(tmp_path: Path) -> None:
         async with program(*arguments, token=server.token("ann")) as two:
             out, err, _ = await two.said("Oslo\n")
     assert "-- still open: ? ask agent: Which city?\n" in err
-    assert out.startswith("› answer 2-0 ann: Oslo\n")
-    assert out.rstrip().endswith("• content agent: Thanks.\n■ end 1-0/agent done")
+    assert out.startswith("› answer 2-0 ann: c: Oslo\n")
+    assert out.rstrip().endswith("• content agent: Thanks.\n■ end 1-0/agent: done")
 
 
 async def test_another_log_under_the_same_name_is_told(tmp_path: Path) -> None:
@@ -548,7 +549,7 @@ async def test_without_an_address_it_starts_an_instance_of_its_own(tmp_path: Pat
     async with program("--state", str(state), "--pace", "0") as one:
         out, err, status = await one.said("count to 5\n")
     assert status == 0, err
-    assert "• content agent: 1 2 3 4 5\n■ end 1-0/agent done" in out
+    assert "• content agent: 1 2 3 4 5\n■ end 1-0/agent: done" in out
     assert "\x1b" not in out
     assert not state.exists()
 
@@ -614,7 +615,7 @@ async def test_at_a_terminal_ctrl_c_stops_the_turn_and_then_leaves(tmp_path: Pat
             screen.types("count\n")
             await screen.shows("content agent: .*20 21")
             screen.types("\x03")
-            await screen.shows("stopping; Ctrl-C again leaves.*end 1-0/agent stopped")
+            await screen.shows("stopping; Ctrl-C again leaves.*end 1-0/agent: stopped")
             assert one.process.returncode is None
             screen.types("\x03")
             async with asyncio.timeout(10):

@@ -8,43 +8,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, TextIO, assert_never
-from unicodedata import category
+from typing import TextIO
 
-import msgspec
-
-from kit.packets import (
-    Action,
-    Answer,
-    Ask,
-    Claim,
-    Content,
-    Document,
-    Edit,
-    End,
-    Entry,
-    Gap,
-    Prompt,
-    Receipt,
-    Result,
-    Stop,
-    Takeover,
-    Thought,
-    ToolResult,
-    encode,
-)
+from kit.packets import Action, Ask, Content, Document, End, Entry, Gap, Receipt, Result, Thought, ToolResult, Word, encode
+from kit.text import inert, text_of
 
 THOUGHT, ACTION, PLAIN = "\x1b[38;5;244m", "\x1b[7m", "\x1b[0m"
 """Select Graphic Rendition (ECMA-48 section 8.3.117) for any background: thought grey, action highlighted, all else as it is."""
-_OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Categories of control characters, of what reorders or hides (bidi, tags), of surrogates, and of separators of lines."""
-_HARMLESS = "\t\n\u200c\u200d"  # the last two join or separate letters, and make some emoji
+GLYPHS = {Thought: "·", Content: "•", Action: "▶", ToolResult: "◀", Result: "◀", Ask: "?", Document: "□", End: "■"}
+"""Of any other entry, which is a word: `›`."""
 
 
-def inert(text: str) -> str:
-    """The text with everything that a terminal would obey made visible, and indented after its first line."""
-    shown = (c if c in _HARMLESS or category(c) not in _OBEYED else f"<U+{ord(c):04X}>" for c in text)
-    return "".join(shown).replace("\n", "\n  ")
+def shown(text: str) -> str:
+    """The text as a terminal may have it: nothing that it would obey but tabs and line ends, and indented after its first line."""
+    return inert(text, keep="\t\n").replace("\n", "\n  ")
 
 
 def wants_colour(out: TextIO, env: Mapping[str, str] = os.environ) -> bool:
@@ -53,33 +30,13 @@ def wants_colour(out: TextIO, env: Mapping[str, str] = os.environ) -> bool:
 
 
 def line_of(entry: Entry | Gap) -> str:
-    """An entry in words: a glyph, its kind, who said it (a word's id with it), and what."""
-    match entry:
-        case Thought(text=text):
-            return f"· thought {_sender(entry)}{text}"
-        case Content(text=text):
-            return f"• content {_sender(entry)}{text}"
-        case Action(call=call, name=name, arguments=arguments):
-            where = {"server": "", "client": " (on a client; not on this one)", "approve": " (once you say yes)"}[entry.on]
-            return f"▶ action {_sender(entry)}{name}({_json(arguments)}) as {call}{where}"
-        case ToolResult(call=call) | Result(call=call):
-            return f"◀ result of {call}: " + (f"failed: {entry.error}" if isinstance(entry.error, str) else _json(entry.value))
-        case Ask(text=text, choices=choices):
-            return f"? ask {_sender(entry)}{text}" + (f" ({' / '.join(choices)})" if choices else "")
-        case Document(name=name, kind=kind):
-            return f"□ document {_sender(entry)}{name} ({kind})"
-        case End(turn=turn, reason=reason, text=more):
-            return f"■ end {turn} {reason}" + (f": {more}" if more else "")
-        case Prompt(text=text) | Edit(text=text) | Answer(text=text):
-            return f"› {type(entry).__name__.lower()} {entry.id} {_sender(entry)}{text}"
-        case Stop(turn=what) | Claim(call=what):
-            return f"› {type(entry).__name__.lower()} {entry.id} {_sender(entry)}{what or 'everything'}"
-        case Takeover(turn=turn, by=by):
-            return f"› takeover {entry.id} {turn} is " + ("taken up" if by else "handed over")
-        case Gap(reason=reason):
-            return f"! gap {reason}: what was read before may be void; all that is kept follows"
-        case _:
-            assert_never(entry)
+    """An entry in words: a glyph, its kind, its id where it is a word, who said it (or which turn it ends), and what."""
+    if isinstance(entry, Gap):
+        return f"! gap {entry.reason}: what was read before may be void; all that is kept follows"
+    id = f" {entry.id}" if isinstance(entry, Word) else ""
+    who = entry.turn if isinstance(entry, End) else entry.from_
+    head = f"{GLYPHS.get(type(entry), '›')} {entry.__struct_config__.tag}{id}"
+    return f"{head} {who}: {text_of(entry)}" if who else f"{head} {text_of(entry)}"
 
 
 class Terminal:
@@ -91,7 +48,7 @@ class Terminal:
 
     def note(self, text: str) -> None:
         """A sentence beside the log."""
-        self.err.write(("\n" if self._text and self.out.isatty() else "") + f"-- {inert(text)}\n")
+        self.err.write(("\n" if self._text and self.out.isatty() else "") + f"-- {shown(text)}\n")
         self.err.flush()
         self.interrupted()
 
@@ -112,9 +69,9 @@ class Terminal:
                 if "too_late" in (entry.status, entry.was):
                     self.note("too late: it had ended")
             case Thought() | Content() if self._text == (type(entry), entry.turn):
-                self._write(self._painted(entry, inert(entry.text)))
+                self._write(self._painted(entry, shown(entry.text)))
             case _:
-                self._write(("\n" if self._text else "") + self._painted(entry, inert(line_of(entry))))
+                self._write(("\n" if self._text else "") + self._painted(entry, shown(line_of(entry))))
                 self._text = (type(entry), entry.turn) if isinstance(entry, Thought | Content) else None
                 self._write("" if self._text else "\n")
 
@@ -125,11 +82,3 @@ class Terminal:
     def _write(self, text: str) -> None:
         self.out.write(text)
         self.out.flush()
-
-
-def _sender(entry: Entry) -> str:
-    return f"{entry.from_}: " if entry.from_ else ""
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()

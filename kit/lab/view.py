@@ -3,37 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterable, Iterator
 from html import escape
-from typing import NamedTuple, assert_never
-
-from msgspec import UNSET
+from typing import NamedTuple
 
 from kit.instance import Instance
 from kit.lab.table import as_html, as_text
 from kit.lab.thread import run
-from kit.packets import (
-    Action,
-    Answer,
-    Ask,
-    Claim,
-    Content,
-    Document,
-    Edit,
-    End,
-    Entry,
-    Packet,
-    Prompt,
-    Receipt,
-    Result,
-    Said,
-    Stop,
-    Takeover,
-    Thought,
-    ToolResult,
-    new_ref,
-)
+from kit.packets import Answer, Content, Entry, Packet, Prompt, Receipt, Said, Thought, new_ref
+from kit.text import text_of
 
 
 class Line(NamedTuple):
@@ -63,39 +41,6 @@ def lines(entries: Iterable[Entry]) -> Iterator[Line]:
         kept = line
     if kept:
         yield kept
-
-
-def text_of(entry: Entry) -> str:
-    """What an entry says, in one line."""
-    match entry:
-        case Thought(text=text) | Content(text=text) | Prompt(text=text):
-            return text
-        case Action(name=name, arguments=arguments, on=on):
-            return f"{name}({', '.join(f'{k}={v!r}' for k, v in arguments.items())}) on {on}"
-        case ToolResult() | Result():
-            return (
-                f"{entry.call}: {json.dumps(entry.value, ensure_ascii=False)}"
-                if entry.error is UNSET
-                else f"{entry.call}: failed, {entry.error}"
-            )
-        case Ask(text=text, choices=choices):
-            return f"{text} ({' / '.join(choices)})" if choices else text
-        case Answer(call=call, text=text):
-            return f"{call}: {text}"
-        case Edit(turn=turn, text=text):
-            return f"{turn}: {text}"
-        case Stop(turn=turn):
-            return turn or "all"
-        case Claim(call=call):
-            return call
-        case Takeover(turn=turn):
-            return turn
-        case Document(name=name, kind=kind):
-            return f"{name} ({kind})"
-        case End(reason=reason, text=text):
-            return f"{reason}: {text}" if text else reason
-        case _:
-            assert_never(entry)
 
 
 class Transcript(tuple[Entry, ...]):

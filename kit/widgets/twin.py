@@ -16,6 +16,7 @@ from websockets.frames import Opcode
 from kit.lab.table import as_html as html_table
 from kit.lab.table import as_text as text_table
 from kit.lab.trace import Closed, Command, Frame, Handshake, Record, TurnChange
+from kit.text import inert
 
 SHOWN = 24
 """Records in the twin at most: the beginning and the end."""
@@ -153,7 +154,7 @@ def _cells(records: Sequence[Record]) -> list[tuple[str, ...]]:
                 str(n),
                 f"{row.time:.3f}",
                 direction(row),
-                *(visible(part) for part in (row.kind, row.id)),
+                *(inert(part) for part in (row.kind, row.id)),
                 str(row.size or ""),
                 _cut(row.text),
             )
@@ -168,13 +169,8 @@ def direction(row: Row) -> str:
 
 
 def _cut(text: str, most: int = 60) -> str:
-    line = visible(text.partition("\r\n")[0])
+    line = inert(text.partition("\r\n")[0])
     return line if len(line) <= most else f"{line[: most - 1]}…"
-
-
-def visible(text: str) -> str:
-    """Control characters, escapes and what reorders or hides text as marks: an agent's text is shown, never obeyed."""
-    return "".join(c if c.isprintable() else f"<U+{ord(c):04X}>" for c in text)
 
 
 def _example(records: Sequence[Record]) -> Frame | None:
