@@ -8,7 +8,7 @@ import queue
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 from xml.etree import ElementTree
 
 import pytest
@@ -211,9 +211,9 @@ def test_text_of_others_stays_text(record: Record) -> None:
 class WiredView(WireView):
     """A view whose comm ends in a queue."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, shown: Literal["all", "wire"] = "all") -> None:
         self.sent: queue.Queue[dict[str, Any]] = queue.Queue()
-        super().__init__(trace)
+        super().__init__(trace, shown)
 
     def send(self, content: dict[str, Any], buffers: Any = None) -> None:
         self.sent.put({**content, "raw": buffers[0]})
@@ -327,6 +327,18 @@ def test_a_closed_view_listens_no_more(trace: Trace) -> None:
 def test_a_message_of_another_kind_is_left_alone(view: WiredView, message: Any) -> None:
     """Whatever a page sends over the comm, the kernel's side does not raise."""
     view.hear(message)
+
+
+def test_the_twin_too_may_leave_out_what_went_over_no_wire(trace: Trace) -> None:
+    """Frames, handshakes and closes: a saved page has no filter with which to find them among the store's commands."""
+    for each, _ in ONE_OF_EACH:
+        trace.add(each)
+    for shown, ways in (("all", ["open", "up", "down", "store", "call", "turn", "close"]), ("wire", ["open", "up", "down", "close"])):
+        view = WiredView(trace, "wire" if shown == "wire" else "all")
+        formats, _ = view._repr_mimebundle_() or ({}, {})
+        kept = [each for each, row in ONE_OF_EACH if row.way in ways]
+        assert (formats["text/plain"], formats["text/html"]) == (as_text(kept), as_html(kept))
+        view.close()
 
 
 def test_a_saved_notebook_holds_the_twin_and_no_state(trace: Trace) -> None:

@@ -1,5 +1,7 @@
 """Wire: the trace of an instance in a notebook's output, as lanes, a table and bytes: `WireView(here.trace)`.
 
+`WireView(here.trace, "wire")` begins with what went over a wire; the store and the agent come back with the view's own filter.
+
 What has been recorded travels with the widget's state, the rest in batches, ten a second: jupyter_server drops comm messages over
 1,000 a second. Each batch names the mark that it goes on from; a page that has not come so far asks for what it lacks. Neither state
 nor view is saved: a saved notebook holds the twin (twin.py).
@@ -7,13 +9,13 @@ nor view is saved: a saved notebook holds the twin (twin.py).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import anywidget
-from traitlets import Dict
+from traitlets import Dict, Unicode
 
 from kit.lab.thread import loop
-from kit.lab.trace import Record, Trace
+from kit.lab.trace import Closed, Frame, Handshake, Record, Trace
 from kit.widgets.panel import HERE, bundle
 from kit.widgets.twin import as_html, as_text, raw_of, row_of
 
@@ -27,20 +29,21 @@ that a page asks for what it missed, and a kernel that is busy with the next cel
 
 
 class WireView(anywidget.AnyWidget):
-    """Shows what a trace has recorded, and what it records from now on."""
+    """Shows what a trace has recorded, and what it records from now on: all of it, or only frames, handshakes and closes ("wire")."""
 
     _esm = bundle("text.js", "wirebytes.js", "wireview.js")
     _css = "".join((HERE / name).read_text("utf-8") for name in ("panel.css", "wireview.css"))
     # Its value is made when it is asked for, by a page that (re)loads: all that is kept at that moment.
     recorded = Dict().tag(sync=True, to_json=lambda _, view: view.batch(0))
+    shown = Unicode().tag(sync=True)
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, shown: Literal["all", "wire"] = "all") -> None:
         self._trace = trace
         self._loop = loop()
         self._opened = self._sent = trace.mark()  # marks; on the loop only, like what follows
         self._loads_until = self._loop.time() + LOADING
         self._due = self._rests = False
-        super().__init__()
+        super().__init__(shown=shown)
         self.on_msg(self._heard)
         self._stop = trace.listen(self._told)
 
@@ -102,6 +105,6 @@ class WireView(anywidget.AnyWidget):
         if bundled is None:
             return None
         formats, metadata = bundled
-        records = self._trace.records
+        records = [r for r in self._trace.records if self.shown == "all" or isinstance(r, Frame | Handshake | Closed)]
         # JupyterLab prefers the widget's own type; a forge's page knows only these two.
         return {**formats, "text/plain": as_text(records), "text/html": as_html(records)}, metadata

@@ -65,14 +65,15 @@ export class WireView {
   #drawing = 0;
   #log;
 
-  /** @param {HTMLElement} host @param {Log} log */
-  constructor(host, log) {
+  /** @param {HTMLElement} host @param {Log} log @param {string} shown "wire": the filter begins with that */
+  constructor(host, log, shown) {
     this.#log = log;
     this.count = element("span", { class: "kit-state" });
     this.said = element("span", { class: "kit-unseen", role: "status" });
     this.filter = /** @type {HTMLInputElement} */ (element("input", { type: "search", placeholder: "Filter by text", "aria-label": "Filter by text", title: "/ comes here, Esc clears" }));
-    this.kind = /** @type {HTMLSelectElement} */ (element("select", { "aria-label": "Filter by kind", "data-lm-suppress-shortcuts": "" }, option("", "every kind"), option("frames", "\u2191\u2193 frames")));
+    this.kind = /** @type {HTMLSelectElement} */ (element("select", { "aria-label": "Filter by kind", "data-lm-suppress-shortcuts": "" }, option("", "every kind"), option("wire", "\u2191\u2193 on the wire")));
     this.kind.append(...Object.entries(WAYS).map(([way, [, , sign, word]]) => option(`way:${way}`, `${sign} ${word}`)));
+    if (shown === "wire") this.kind.value = shown;
     this.pause = element("button", { type: "button", "aria-pressed": "false", title: "p in the table does the same" }, "Pause");
     const heads = COLUMNS.map((name) => element("th", { scope: "col" }, ...(name === "lanes" ? LANES.map((lane) => element("span", {}, lane)) : [name])));
     this.body = element("tbody");
@@ -133,9 +134,9 @@ export class WireView {
   };
 
   /** @param {Shown} row */
-  #passes({ way, kind, id, text, raw }) {
+  #passes({ way, kind, id, text }) {
     const [what, value] = this.kind.value.split(/:(.*)/s);
-    if (what === "frames" ? !raw.length : what && (what === "way" ? way : kind) !== value) return false;
+    if (what === "wire" ? Math.max(WAYS[way][0], WAYS[way][1]) > 1 : what && (what === "way" ? way : kind) !== value) return false;
     const wanted = this.filter.value.toLowerCase();
     return !wanted || `${kind} ${id} ${text}`.toLowerCase().includes(wanted);
   }
@@ -300,7 +301,7 @@ export default () => {
   }
   /** @param {{model: Model, el: HTMLElement}} widget */
   function render({ model, el }) {
-    const view = new WireView(el, log);
+    const view = new WireView(el, log, model.get("shown"));
     if (!views++) ask(model);
     return () => {
       view.close();

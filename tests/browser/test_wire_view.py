@@ -45,7 +45,7 @@ LOAD = """async ([esm, css]) => {
         restart() { widget = module.default(); },
         begin([state, raw]) {
             wire.model = {
-                get: () => ({ ...state, raw }),
+                get: (name) => (name === "shown" ? state.shown : { ...state, raw }),
                 send: (message) => window.toKernel(message),
                 on: (_, f) => heard.add(f),
                 off: (_, f) => heard.delete(f),
@@ -93,6 +93,9 @@ STORY: list[Record] = [
 ]
 
 
+ON_WIRE = ["handshake", "hello", "prompt", "thought", "content", "ping", "closed"]
+
+
 class WiredView(WireView):
     """A view whose comm ends in a page, where `deliver` hands it on."""
 
@@ -134,7 +137,7 @@ class Wired:
 
     def state(self) -> str:
         state = self.view.get_state("recorded")["recorded"]
-        return json.dumps({**state, "raw": base64.b64encode(state["raw"]).decode()})
+        return json.dumps({**state, "shown": self.view.shown, "raw": base64.b64encode(state["raw"]).decode()})
 
     async def deliver(self, page: Page) -> None:
         while True:
@@ -379,14 +382,24 @@ async def test_kinds_and_directions_filter(mount: Mount) -> None:
     await chosen.select_option("thought")
     assert await column(page, "id") == ["1-1"]
     await expect(page.locator(".kit-state")).to_have_text("1 of 10 records")
-    await chosen.select_option("\u2191\u2193 frames")
-    assert await column(page, "kind") == ["hello", "prompt", "thought", "content", "ping"]
+    await chosen.select_option("\u2191\u2193 on the wire")
+    assert await column(page, "kind") == ON_WIRE
     await chosen.select_option("\u2191 up")
     assert await column(page, "kind") == ["prompt", "ping"]
     await page.get_by_label("Filter by text").fill("OSLO")
     assert await column(page, "kind") == ["prompt"]
     await chosen.select_option("every kind")
     await page.get_by_label("Filter by text").fill("")
+    assert len(await column(page, "kind")) == len(STORY)
+
+
+async def test_a_view_may_begin_with_what_went_over_a_wire(mount: Mount, wired: Wired) -> None:
+    """Without the store's commands and the agent; they are one choice away."""
+    wired.view.shown = "wire"
+    page = await mount(*STORY)
+    assert await column(page, "kind") == ON_WIRE
+    await expect(page.locator(".kit-state")).to_have_text(f"{len(ON_WIRE)} of {len(STORY)} records")
+    await page.get_by_label("Filter by kind").select_option("every kind")
     assert len(await column(page, "kind")) == len(STORY)
 
 
