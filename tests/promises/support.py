@@ -1,4 +1,4 @@
-"""Support: what the tests of P1-P8 share: instances that can be killed and frozen, clients that remember, a store line that loses replies.
+"""Support: what the tests of P1-P8 share: instances with a short lease, clients that remember, a store line that loses replies.
 
 Here is also the `Judge`: the protocol once more, written from its page and not from kit/projection.py. It folds a finished log, so that the
 tests can hold the kit's receipts, ordinals and ends against a second opinion.
@@ -10,13 +10,14 @@ import asyncio
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Literal, TypeVar
 
 from redis.exceptions import ConnectionError as StoreConnectionError
 
 from kit.client import Backoff, Session, connect
 from kit.history import Agent, History
+from kit.lab.instances import Node, instances
 from kit.packets import (
     START,
     Action,
@@ -41,11 +42,10 @@ from kit.packets import (
     Word,
     decode_entry,
 )
-from kit.server import Server, serve
+from kit.server import Server
 from kit.store import Store, open_store
 from kit.transcript import Transcript
 
-SECRET = "the secret that the instances of the tests share"
 LEASE = 0.3
 """Seconds; long enough for two busy cores, short enough to wait for."""
 
@@ -86,75 +86,9 @@ def count(n: int) -> str:
 # ---- instances ----
 
 
-class Node:
-    """An instance in this process, with a store line of its own: it can be killed (nothing is handed over) and frozen."""
-
-    def __init__(self, server: Server, store: Store, task: asyncio.Task[None], left: asyncio.Event) -> None:
-        self.server, self.store = server, store
-        self._task, self._left = task, left
-        self._running = asyncio.Event()
-        self._running.set()
-        for line in (store.redis, store.commits, store.ears):
-            line.connection_pool.get_connection = self._when_running(line.connection_pool.get_connection)
-
-    def _when_running(self, get: Callable[..., Any]) -> Callable[..., Any]:
-        async def get_connection(*args: Any, **kwargs: Any) -> Any:
-            await self._running.wait()
-            return await get(*args, **kwargs)
-
-        return get_connection
-
-    def freeze(self) -> None:
-        """From now on no command of this instance reaches the store: it cannot renew, and does not know that time passes."""
-        self._running.clear()
-
-    def thaw(self) -> None:
-        """All that it was about to do, it does now."""
-        self._running.set()
-
-    async def kill(self) -> None:
-        """Gone: sockets cut, tasks cancelled, no turn handed over, no lease given back."""
-        self.thaw()
-        await self.server.cut()
-        self._task.cancel()
-        await asyncio.wait({self._task})
-
-    async def leave(self) -> None:
-        """An orderly exit."""
-        self._left.set()
-        await self._task
-
-
-@asynccontextmanager
-async def nodes(store: str, agents: Agent | Mapping[str, Agent], count: int = 2, **options: Any) -> AsyncIterator[list[Node]]:
-    """So many instances over one store; those that are still there at the end are killed."""
-    running: list[Node] = []
-    try:
-        for _ in range(count):
-            running.append(await start(store, agents, **options))  # noqa: PERF401  # what was started is killed even where the next fails
-        yield running
-    finally:
-        for node in running:
-            await node.kill()
-
-
-async def start(store: str, agents: Agent | Mapping[str, Agent], **options: Any) -> Node:
-    """One more instance."""
-    ready: asyncio.Future[tuple[Server, Store]] = asyncio.get_running_loop().create_future()
-    left = asyncio.Event()
-
-    async def run() -> None:
-        async with open_store(store) as own, serve(agents, store=own, secret=SECRET, **{"lease": LEASE, **options}) as server:
-            ready.set_result((server, own))
-            await left.wait()
-
-    task = asyncio.create_task(run())
-    task.add_done_callback(lambda _: ready.done() or ready.cancel())
-    with suppress(asyncio.CancelledError):
-        await ready
-    if ready.cancelled():
-        await task  # raises what went wrong
-    return Node(*ready.result(), task, left)
+def nodes(store: str, agents: Agent | Mapping[str, Agent], count: int = 2, **options: Any) -> AbstractAsyncContextManager[list[Node]]:
+    """So many instances over one store, with a short lease."""
+    return instances(agents, count, store=store, **{"lease": LEASE, **options})
 
 
 class Losses:

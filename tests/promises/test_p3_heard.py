@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from kit.feed import Feed
+from kit.lab.instances import Node
 from kit.log import Log, Stored, Unheard
 from kit.packets import Content, EntryId, Prompt, Receipt
 from kit.transcript import Transcript
-from tests.promises.support import Judge, Node, Watcher, counting, endless, nodes, read_log, watch
+from tests.promises.support import Judge, Watcher, counting, endless, nodes, read_log, watch
 
 WORDS = 150
 """Of each of the two users."""

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from websockets import ConnectionClosed, Subprotocol
 from websockets.asyncio.client import connect as connect_websocket
 
+from kit.lab.instances import Node
 from kit.packets import Content, Entry, EntryId, Packet, Prompt, Takeover
 from tests.conftest import RealStore
-from tests.promises.support import Judge, Losses, Node, Watcher, count, counting, nodes, read_log, said, start, turn_of, watch
+from tests.promises.support import Judge, Losses, Watcher, count, counting, nodes, read_log, said, turn_of, watch
 
 ROOT = Path(__file__).parents[2]
 SECRET = "the secret of the processes of the tests"
@@ -168,28 +169,25 @@ async def test_p6_a_process_that_leaves_hands_over_at_once(real_store_url: str) 
         assert [e.by is None for e in log if isinstance(e, Takeover)] == [True, False]
 
 
-# ---- stories: instances of this process, killed, frozen and cut at random ----
+# ---- stories: instances of this process, stopped, frozen and cut at random ----
 
 
 class Story:
     """Two or three instances with a lease of 0.15 s, and what happens to them."""
 
-    def __init__(self, store: str, running: list[Node], session: str, rng: random.Random) -> None:
-        self.store, self.running, self.session, self.rng = store, running, session, rng
-        self.agents = counting(80, pace=800)
+    def __init__(self, running: list[Node], session: str, rng: random.Random) -> None:
+        self.running, self.session, self.rng = running, session, rng
 
     async def happen(self, what: str, teller: Watcher) -> None:
         """One fault, and until the story goes on."""
         node = self.rng.choice(self.running)
         match what:
-            case "kill":
-                self.running.remove(node)
-                await node.kill()
-                self.running.append(await start(self.store, self.agents, lease=0.15))
+            case "stop":
+                await node.stop()
+                await node.start()
             case "leave":
-                self.running.remove(node)
                 await node.leave()
-                self.running.append(await start(self.store, self.agents, lease=0.15))
+                await node.start()
             case "freeze":
                 node.freeze()
                 asyncio.get_running_loop().call_later(self.rng.uniform(0.05, 0.4), node.thaw)
@@ -199,7 +197,7 @@ class Story:
                 await teller.session.prompt("another")
 
 
-FAULTS = st.lists(st.sampled_from(["kill", "leave", "freeze", "cut", "prompt"]), min_size=3, max_size=5)
+FAULTS = st.lists(st.sampled_from(["stop", "leave", "freeze", "cut", "prompt"]), min_size=3, max_size=5)
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -210,7 +208,7 @@ async def test_p6_no_story_loses_or_doubles_a_piece(store: str, faults: list[str
     agents = counting(80, pace=800)
     async with nodes(store, agents, 1, lease=0.15) as (safe,), nodes(store, agents, 2, lease=0.15) as running:
         Losses(running[0].store, rng, 0.1)
-        story = Story(store, running, session, rng)
+        story = Story(running, session, rng)
         async with watch(safe.server, session) as teller:
             async with watch(running[0].server, session, "bob") as victim:
                 with suppress(ConnectionError):

@@ -10,11 +10,12 @@ import pytest
 from redis.asyncio import Redis
 
 from kit.history import History
+from kit.lab.instances import Node
 from kit.packets import AnyPacket, Content, EntryId, Hello, Prompt
 from kit.store import open_store
 from kit.transcript import Transcript
 from tests.conftest import RealStore
-from tests.promises.support import Judge, Node, Watcher, count, counting, endless, nodes, read_log, said, turn_of, watch
+from tests.promises.support import Judge, Watcher, count, counting, endless, nodes, read_log, said, turn_of, watch
 from tests.support import visit
 
 

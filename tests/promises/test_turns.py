@@ -14,10 +14,11 @@ from redis.exceptions import ConnectionError as StoreConnectionError
 
 from kit.agents.scripted import scripted
 from kit.history import Agent, AgentError, History
+from kit.lab.instances import Node
 from kit.packets import MAX_BODY, Action, Answer, AnyPacket, Ask, Content, End, EntryId, Prompt, Result, Takeover, ToolResult
 from kit.store import open_store
 from kit.transcript import Transcript
-from tests.promises.support import Judge, Losses, Node, count, counting, nodes, read_log, said, turn_of, watch
+from tests.promises.support import Judge, Losses, count, counting, nodes, read_log, said, turn_of, watch
 
 
 async def idle(node: Node) -> None:
@@ -63,7 +64,7 @@ async def test_a_waiting_turn_has_no_lease_and_any_instance_goes_on_with_it(stor
             await bob.until(lambda w: any(isinstance(e, Ask) for e in w.log))
         await idle(one)
         assert await leases(store) == []
-        await one.kill()
+        await one.stop()
         assert (await bob.session.answer("c", "Oslo")).status == "applied"
         assert (await bob.ended(turn)).reason == "done"
         assert bob.text(turn) == "Well: Oslo it is."

@@ -1,0 +1,115 @@
+"""Instances: several in this process, as a platform runs functions: each can be stopped, frozen, asked to leave, and started cold.
+
+What lives in this process can't be killed: its tasks are cancelled, so that it hands nothing over and gives no lease back. To its clients
+and to the store that is the same; real processes are in processes.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from kit.ending import end
+from kit.history import Agent
+from kit.server import Server, serve
+from kit.store import Store, open_store
+
+
+class Node:
+    """An instance with lines of its own to the store. While it runs it has a `server` and a `store`; `start` keeps its port."""
+
+    def __init__(self, agents: Agent | Mapping[str, Agent], store: str, **options: Any) -> None:
+        self._agents, self._store_url, self._options = agents, store, options
+        self.server: Server
+        self.store: Store
+        self.running = False
+        self._reaches = asyncio.Event()
+        self._leave = asyncio.Event()
+        self._life: asyncio.Task[None]
+
+    @property
+    def url(self) -> str:
+        """Where it listens: `ws://127.0.0.1:PORT`."""
+        return self.server.url
+
+    def token(self, name: str = "you", session: str = "*") -> str:
+        """A token that is good on every instance of its block."""
+        return self.server.token(name, session)
+
+    async def start(self) -> None:
+        """A cold start: on the port that it had, knowing nothing. Raises what keeps it from that."""
+        if self.running:
+            return
+        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._reaches.set()
+        self._leave.clear()
+        self._life = asyncio.create_task(self._live(ready))
+        await asyncio.wait({ready, self._life}, return_when=asyncio.FIRST_COMPLETED)
+        if self._life.done():
+            self._life.result()
+
+    async def _live(self, ready: asyncio.Future[None]) -> None:
+        async with open_store(self._store_url) as self.store:
+            for line in (self.store.redis, self.store.commits, self.store.ears):
+                line.connection_pool.get_connection = self._when_it_reaches(line.connection_pool.get_connection)
+            async with serve(self._agents, store=self.store, **self._options) as self.server:
+                self._options["port"] = self.server.port
+                self.running = True
+                ready.set_result(None)
+                try:
+                    await self._leave.wait()
+                finally:
+                    self.running = False
+
+    def _when_it_reaches(self, get: Callable[..., Any]) -> Callable[..., Any]:
+        async def get_connection(*args: Any, **kwargs: Any) -> Any:
+            await self._reaches.wait()
+            return await get(*args, **kwargs)
+
+        return get_connection
+
+    def freeze(self) -> None:
+        """From now on no command of it reaches the store: it cannot renew, and does not know that time passes. Its sockets stay open."""
+        self._reaches.clear()
+
+    def thaw(self) -> None:
+        """All that it was about to do, it does now."""
+        self._reaches.set()
+
+    async def stop(self) -> None:
+        """Gone: sockets cut, tasks cancelled, no turn handed over, no lease given back."""
+        self.thaw()
+        if self.running:
+            await self.server.cut()
+            await end({self._life})
+
+    async def leave(self) -> None:
+        """An orderly exit: its turns are handed over, its clients told to come back."""
+        self.thaw()
+        self._leave.set()
+        await self._life
+
+
+@asynccontextmanager
+async def instances(
+    agents: Agent | Mapping[str, Agent], count: int = 2, *, store: str | None = None, **options: Any
+) -> AsyncIterator[list[Node]]:
+    """So many instances over one store (a URL; None: this process's memory) while the block runs; `options` go to `kit.server.serve`.
+
+    async with instances(agent, 2, lease=0.5) as (one, other):
+        async with connect(one.url, token=one.token(), session="demo") as session:
+            ...
+    """
+    store = store or f"fake://instances-{secrets.token_hex(8)}"
+    options.setdefault("secret", secrets.token_urlsafe(32))
+    nodes = [Node(agents, store, **options) for _ in range(count)]
+    try:
+        for node in nodes:
+            await node.start()
+        yield nodes
+    finally:
+        for node in nodes:
+            await node.stop()
