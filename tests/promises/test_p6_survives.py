@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import random
-import signal
-import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, suppress
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,55 +14,15 @@ from websockets import ConnectionClosed, Subprotocol
 from websockets.asyncio.client import connect as connect_websocket
 
 from kit.lab.instances import Node
+from kit.lab.processes import Process, processes
 from kit.packets import Content, Entry, EntryId, Packet, Prompt, Takeover
 from tests.conftest import RealStore
 from tests.promises.support import Judge, Losses, Watcher, count, counting, nodes, read_log, said, turn_of, watch
 
-ROOT = Path(__file__).parents[2]
-SECRET = "the secret of the processes of the tests"
 KIT = [Subprotocol("kit.v1")]
 COUNTER = "tests.promises.support:counter"
 TO = 300
 NUMBERS = " ".join(str(i) for i in range(1, TO + 1))
-
-
-class Process:
-    """`python -m kit serve`, as a user starts it."""
-
-    def __init__(self, process: asyncio.subprocess.Process, url: str, token: str) -> None:
-        self.process, self.url, self.token = process, url, token
-
-    def signal(self, number: signal.Signals) -> float:
-        """Send a signal; gives the time."""
-        self.process.send_signal(number)
-        return time.monotonic()
-
-
-@asynccontextmanager
-async def processes(store: str, count: int, lease: float, *, agent: str = "") -> AsyncIterator[list[Process]]:
-    """So many instances, each with the embedded model at 100 tokens a second; or with an agent, which starts in a tenth of the time."""
-    keep = {k: v for k, v in os.environ.items() if k not in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "KIT_MODEL")}
-    environment = {**keep, "KIT_SECRET": SECRET, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "kit", "--log", "warning", "serve", "--store", store, "--lease", str(lease), "--pace", "100"]
-    command += ["--agent", agent] if agent else []
-    async with AsyncExitStack() as stack:
-        started = []
-        for _ in range(count):
-            process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, env=environment)
-            stack.push_async_callback(_killed, process)
-            started.append(process)
-        running = []
-        for process in started:
-            assert process.stdout
-            told = json.loads(await process.stdout.readline())
-            running.append(Process(process, told["url"], told["token"]))
-        yield running
-
-
-async def _killed(process: asyncio.subprocess.Process) -> None:
-    with suppress(ProcessLookupError):
-        process.kill()
-    await process.communicate()
 
 
 def numbers(entries: list[Entry], turn: str) -> str:
@@ -104,14 +59,15 @@ async def test_p6_another_process_goes_on_after_kill_9(real_store: RealStore) ->
 
 async def seconds_after_a_kill(store: str, lease: float) -> float:
     """One such story, with the time from the kill to the next packet."""
-    async with processes(store, 3, lease) as (owner, other, third):
+    async with processes(count=3, store=store, lease=lease, pace=100) as (owner, other, third):
         await asyncio.gather(used(other), used(third))
         async with of(other) as bob, of(third) as eve:
             async with of(owner) as ann:
                 turn = turn_of(await ann.session.prompt(f"count to {TO}"))
             for watcher in (bob, eve):
                 await watcher.until(lambda w: " 40 " in numbers(w.log, turn))
-            killed = owner.signal(signal.SIGKILL)
+            killed = time.monotonic()
+            owner.kill()
             await bob.until(went_on(turn, 1))
             took = time.monotonic() - killed
             for watcher in (bob, eve):
@@ -126,12 +82,12 @@ async def seconds_after_a_kill(store: str, lease: float) -> float:
 
 async def test_p6_a_process_that_wakes_up_late_says_nothing_more(real_store_url: str) -> None:
     """SIGSTOP past the lease, another takes over, SIGCONT: the zombie is refused, gives up its turn, and serves on."""
-    async with processes(real_store_url, 2, 0.5, agent=COUNTER) as (owner, other), of(owner) as ann, of(other) as bob:
+    async with processes(COUNTER, 2, store=real_store_url, lease=0.5) as (owner, other), of(owner) as ann, of(other) as bob:
         turn = turn_of(await ann.session.prompt("go"))
         await bob.until(lambda w: " 40 " in numbers(w.log, turn))
-        owner.signal(signal.SIGSTOP)
+        owner.freeze()
         await bob.until(went_on(turn, 1))
-        owner.signal(signal.SIGCONT)
+        owner.thaw()
         for watcher in (bob, ann):
             assert (await watcher.ended(turn)).reason == "done"
             assert numbers(watcher.log, turn) == count(TO)
@@ -147,12 +103,12 @@ async def test_p6_a_process_that_wakes_up_late_says_nothing_more(real_store_url:
 async def test_p6_a_process_that_leaves_hands_over_at_once(real_store_url: str) -> None:
     """SIGTERM: the turn is given away and its sockets close with 1012; the other goes on long before the lease would end."""
     lease = 20.0
-    async with processes(real_store_url, 2, lease, agent=COUNTER) as (owner, other), of(other) as bob, of(owner) as ann:
+    async with processes(COUNTER, 2, store=real_store_url, lease=lease) as (owner, other), of(other) as bob, of(owner) as ann:
         headers = {"Authorization": f"Bearer {owner.token}"}
         async with connect_websocket(f"{owner.url}/s/s", additional_headers=headers, subprotocols=KIT, proxy=None, max_queue=None) as plain:
             turn = turn_of(await ann.session.prompt("go"))
             await bob.until(lambda w: " 40 " in numbers(w.log, turn))
-            left = owner.signal(signal.SIGTERM)
+            left, leaving = time.monotonic(), asyncio.create_task(owner.leave())
             await bob.until(went_on(turn, 1))
             took = time.monotonic() - left
             print(f"handed over in {took * 1000:.0f} ms, with a lease of {lease:.0f} s")
@@ -160,7 +116,7 @@ async def test_p6_a_process_that_leaves_hands_over_at_once(real_store_url: str) 
                 async for _ in plain:
                     pass
             assert plain.close_code == 1012
-        assert await owner.process.wait() == 0
+        assert await leaving == 0
         assert took < 0.5
         assert (await bob.ended(turn)).reason == "done"
         assert numbers(bob.log, turn) == count(TO)

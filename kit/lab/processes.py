@@ -1,0 +1,110 @@
+"""Processes: instances as a user starts them, `python -m kit serve`: these can be killed.
+
+Signals are POSIX: on Windows nothing can be frozen, and who is asked to leave is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+_OURS = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "KIT_MODEL")
+
+
+class Process:
+    """One instance: its `url` and a `token` while it runs; `start` keeps its port."""
+
+    def __init__(self, options: Mapping[str, object], environment: Mapping[str, str]) -> None:
+        self.url = self.token = ""
+        self.port = 0
+        self.process: asyncio.subprocess.Process
+        self._options, self._environment = options, environment
+
+    async def begin(self) -> None:
+        """Start it; `listening` waits until it does."""
+        options = {"port": self.port, **self._options}
+        command = [sys.executable, "-m", "kit", "--log", "warning", "serve"]
+        command += [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+        self.process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, env=self._environment)
+
+    async def listening(self) -> None:
+        """Return when it listens. Raises RuntimeError where it ended instead; what it said is on stderr."""
+        stdout = self.process.stdout
+        if not (told := await stdout.readline() if stdout else b""):
+            raise RuntimeError(f"an instance did not start: `python -m kit serve` ended with {await self.process.wait()}")
+        self.url, self.token = (json.loads(told)[name] for name in ("url", "token"))
+        self.port = int(self.url.rpartition(":")[2])
+
+    async def start(self) -> None:
+        """A cold start, on the port that it had."""
+        await self.end()
+        await self.begin()
+        await self.listening()
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        self._signal(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """SIGSTOP: its sockets stay open, and it does not know that time passes."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    async def leave(self) -> int:
+        """SIGTERM: its turns are handed over, its clients told to come back. Gives its exit status."""
+        self._signal(signal.SIGTERM)
+        return await self.process.wait()
+
+    async def end(self) -> None:
+        """Kill it, and return when it is gone."""
+        self.kill()
+        await self.process.communicate()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
+
+@asynccontextmanager
+async def processes(agent: str = "", count: int = 2, *, store: str, **options: Any) -> AsyncIterator[list[Process]]:
+    """So many instances over one store while the block runs, with the agent `module:name`, or the demo on the embedded model.
+
+    `options` are those of `python -m kit serve`: `lease=0.5`, `pace=100`, `max_duration=5`. A token is good on every one of them.
+
+    async with served_store() as store, processes("my_agents:counter", 2, store=store.url, lease=0.5) as (one, other):
+        one.kill()
+    """
+    options = {"store": store, **({"agent": agent} if agent else {}), **options}
+    started: list[Process] = []
+    try:
+        for _ in range(count):
+            started.append(Process(options, _environment()))
+            await started[-1].begin()
+        for process in started:
+            await process.listening()
+        yield started
+    finally:
+        for process in started:
+            await process.end()
+
+
+def _environment() -> dict[str, str]:
+    """This process's own, with one secret for all. A key would let the demo ask a real model, a proxy would be asked for loopback."""
+    kept = {k: v for k, v in os.environ.items() if k not in _OURS and not k.lower().endswith("_proxy")}
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return {**kept, "PYTHONPATH": path, "KIT_SECRET": _SECRET}
+
+
+_SECRET = secrets.token_urlsafe(32)

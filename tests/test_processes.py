@@ -1,0 +1,175 @@
+"""Processes: `python -m kit serve`, killed, frozen, asked to leave and started cold; and the store that they share where there is none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as StoreConnectionError
+from redis.exceptions import NoScriptError, ResponseError
+
+from kit.lab.instances import instances
+from kit.lab.processes import processes
+from kit.lab.served import encode_reply, served_store
+from kit.packets import Takeover
+from kit.store import Store, StoreRestarted, open_store
+from tests.promises.support import Judge, count, counting, read_log, said, turn_of, watch
+
+COUNTER = "tests.promises.support:counter"
+TO = 300
+
+
+async def test_a_killed_process_is_followed_by_another_and_comes_back_cold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One story over the store of this process: killed, taken over, started again at its port, asked to leave."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # neither breaks loopback
+    monkeypatch.setenv("OPENAI_API_KEY", "nobody's")
+    async with (
+        served_store() as store,
+        processes(COUNTER, 2, store=store.url, lease=0.3) as (one, other),
+        watch(other.url, "s", token=one.token) as bob,
+        watch(one.url, "s", token=one.token) as ann,
+    ):
+        turn = turn_of(await ann.session.prompt("go"))
+        await bob.pieces(turn, 10)
+        one.kill()
+        assert await one.process.wait() == -9
+        url = one.url
+        await one.start()
+        assert one.url == url
+        await asyncio.gather(ann.ended(turn), bob.ended(turn))
+        log = await read_log(store.url, "s")
+        Judge(log)
+        assert said(log, turn) == count(TO)
+        assert sum(isinstance(e, Takeover) for e in log) == 1
+        assert ann.log == bob.log == log
+        assert await one.leave() == 0
+
+
+async def test_a_frozen_process_wakes_up_and_is_refused() -> None:
+    """SIGSTOP past the lease: what it was about to say never lands."""
+    async with served_store() as store, processes(COUNTER, 2, store=store.url, lease=0.3) as (one, other):
+        async with watch(other.url, "s", token=one.token) as bob, watch(one.url, "s", token=one.token) as ann:
+            turn = turn_of(await ann.session.prompt("go"))
+            await bob.pieces(turn, 10)
+            one.freeze()
+            await bob.until(lambda w: any(isinstance(e, Takeover) for e in w.log))
+            one.thaw()
+            await asyncio.gather(ann.ended(turn), bob.ended(turn))
+        log = await read_log(store.url, "s")
+        Judge(log)
+        assert said(log, turn) == count(TO)
+
+
+async def test_a_process_that_does_not_start_says_so() -> None:
+    """And no other is left behind."""
+    with pytest.raises(RuntimeError, match="ended with 2"):
+        async with processes("no.such:agent", 2, store="fake://"):
+            pytest.fail("it started")
+
+
+# ---- the served store ----
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Any]:
+    async with served_store() as store:
+        yield store
+
+
+async def test_it_answers_as_the_one_that_it_serves(served: Any) -> None:
+    """What one process adds by the port, this one reads by its name; scripts, transactions and binary values come through."""
+    async with open_store(served.url) as far, open_store(served.name) as near:
+        value = bytes(range(256)) + b"\r\n"
+        pipe = far.redis.pipeline(transaction=True)
+        pipe.set("a", value)
+        pipe.incr("n")
+        assert await pipe.execute() == [True, 1]
+        assert await near.redis.get("a") == value
+        script = far.redis.register_script("return {redis.call('INCRBY', KEYS[1], ARGV[1]), 'x', false}")
+        assert await script(keys=["n"], args=[2]) == [3, b"x", None]
+        waiting = asyncio.create_task(far.ears.xread({"s": "0-0"}, block=5000))
+        await near.redis.xadd("s", {"f": "1"}, id="1-1")
+        assert await waiting == [[b"s", [(b"1-1", {b"f": b"1"})]]]
+
+
+async def test_an_error_is_an_answer(served: Any) -> None:
+    """The connection goes on after it, and the client knows which error it is."""
+    async with Redis.from_url(served.url, single_connection_client=True, protocol=2) as client:
+        me = await client.client_id()
+        with pytest.raises(NoScriptError):
+            await client.evalsha("0" * 40, 0)
+        await client.xadd("s", {"f": "1"}, id="5-1")
+        with pytest.raises(ResponseError, match="equal or smaller"):
+            await client.xadd("s", {"f": "1"}, id="5-1")
+        assert await client.client_id() == me
+
+
+async def test_a_paused_store_answers_by_and_by(served: Any) -> None:
+    """A command neither fails nor returns until it goes on."""
+    async with open_store(served.url) as store:
+        served.pause()
+        waiting = [asyncio.create_task(store.redis.incr("n")) for _ in range(3)]
+        _, pending = await asyncio.wait(waiting, timeout=0.05)
+        assert len(pending) == 3
+        served.resume()
+        assert sorted(await asyncio.gather(*waiting)) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+async def test_a_restarted_store_is_another(served: Any, keep: bool) -> None:
+    """Its connections are gone, its run id is new, and it is empty unless it kept what it held."""
+    async with open_store(served.url) as store:
+        await store.redis.set("a", 1)
+        before = store.run_id
+        await served.restart(keep=keep)
+        refused, value = await asked_until_answered(store)
+        assert any(isinstance(error, StoreRestarted) for error in refused)
+        assert value == (b"1" if keep else None)
+        assert (store.run_id, store.generation) == (served.run_id, 1)
+        assert served.run_id != before
+
+
+async def asked_until_answered(store: Store) -> tuple[list[Exception], bytes | None]:
+    """A connection that is gone is noticed in one command or in the next."""
+    refused = list[Exception]()
+    while True:
+        try:
+            return refused, await store.redis.get("a")
+        except StoreConnectionError as error:
+            refused.append(error)
+
+
+async def test_a_session_moves_to_a_new_log_when_its_store_is_restarted(served: Any) -> None:
+    """As with a real server: everybody is told `lost`, and the turn goes on from what was kept."""
+    async with (
+        instances(counting(200), 2, store=served.url, lease=0.3) as (one, other),
+        watch(one.server, "s") as ann,
+        watch(other.server, "s", "bob") as bob,
+    ):
+        turn = turn_of(await ann.session.prompt("go"))
+        await bob.pieces(turn, 20)
+        await served.restart(keep=True)
+        for person in (ann, bob):
+            await person.ended(turn)
+            assert {gap.reason for gap in person.gaps} == {"lost"}
+        log = await read_log(served.url, "s")
+        Judge(log)
+        assert said(log, turn) == count(200)
+
+
+replies = st.recursive(st.none() | st.integers(-(2**63), 2**63 - 1) | st.binary(max_size=20), lambda inner: st.lists(inner, max_size=4))
+
+
+@given(replies)
+def test_a_reply_is_read_as_it_was_written(reply: Any) -> None:
+    """By the parser of the client library."""
+    import hiredis
+
+    reader = hiredis.Reader()
+    reader.feed(encode_reply(reply))
+    assert reader.gets() == reply
