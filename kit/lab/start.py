@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from kit.agents import model
 from kit.agents.demo import default_agent
 from kit.auth import Identity
+from kit.ending import end
 from kit.history import Agent
 from kit.lab.environment import complaint
 from kit.lab.finish import Finished, Unfinished, Watch, is_foreign, is_strict
@@ -43,6 +44,7 @@ class Lab:
         self.model: model.Server
         self._leave = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._guests: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
@@ -76,6 +78,10 @@ class Lab:
 
         if urlsplit(origin).scheme in ("http", "https") and SESSION.fullmatch(session):
             self._soon(issue())
+
+    def beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let something go on beside the cells; when the lab ends, it is cancelled."""
+        self.loop.call_soon_threadsafe(lambda: self._guests.add(self.loop.create_task(work)))
 
     def cut(self, session: str | None = None) -> None:
         """Drop the sockets of a session (or all), without a word, as a bad network does."""
@@ -121,6 +127,7 @@ class Lab:
             async with serve(observed, store=self.trace.watch(opened), **options) as self.server:
                 ready.set_result(None)
                 await self._leave.wait()
+                await end(self._guests)
 
     async def _end(self) -> None:
         self._leave.set()

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 from html import escape
 from typing import NamedTuple
 
+from kit.fork import fork
 from kit.instance import Instance
 from kit.lab.table import as_html, as_text
 from kit.lab.thread import run
-from kit.packets import Answer, Content, Entry, Packet, Prompt, Receipt, Said, Thought, new_ref
+from kit.packets import Answer, Content, Entry, EntryId, Packet, Prompt, Receipt, Said, Thought, new_ref
 from kit.text import text_of
 
 
@@ -71,6 +72,14 @@ class SessionView:
         """All that the log holds now."""
         return run(self._read())
 
+    def at(self, id: str) -> Transcript:
+        """What had been said when this id was the last: time travel."""
+        return Transcript(entry for entry in self.transcript if EntryId.parse(entry.id) <= EntryId.parse(id))
+
+    def fork(self, id: str, name: str) -> SessionView:
+        """Another session that begins with what was said up to an id, as in `fork("3-4", "what-if")`; what is said there, stays there."""
+        return run(self._fork(EntryId.parse(id), name))
+
     def prompt(self, text: str, to: str | None = None) -> Transcript:
         """Ask, wait until the turn has ended or waits for you, and give what was said in it."""
         return run(self._asked(Prompt(text=text, to=to)))
@@ -103,6 +112,11 @@ class SessionView:
             await asyncio.sleep(0.02)
         entries = await self._read()
         return Transcript(e for e in entries if e.id == receipt.id or (isinstance(e, Packet) and e.turn == turn))
+
+    async def _fork(self, at: EntryId, name: str) -> SessionView:
+        transcript = self._instance.transcript
+        await fork(transcript, (await transcript.open(self.name)).log, at, name)
+        return SessionView(name, self._instance)
 
     async def _read(self) -> Transcript:
         feed = await self._instance.feed(self.name)

@@ -1,6 +1,8 @@
 """Widgets: what a notebook shows of a session, drawn by the page itself."""
 
 from kit.widgets.panel import Panel
+from kit.widgets.store import StoreView
+from kit.widgets.travel import Travel
 from kit.widgets.wire import WireView
 
-__all__ = ["Panel", "WireView"]
+__all__ = ["Panel", "StoreView", "Travel", "WireView"]

@@ -1,0 +1,39 @@
+"""Travel: a session as it was at any id, with a slider: `Travel(session)`. The page rebuilds the view; the kernel may be busy."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import anywidget
+from traitlets import Unicode
+
+from kit.lab.view import SessionView
+from kit.packets import frame_of, stored
+from kit.widgets.panel import HERE, bundle
+
+
+class Travel(anywidget.AnyWidget):
+    """What had been said up to `id`, of all that the session holds now. The slider sets `id`, and so may a cell."""
+
+    _esm = bundle("text.js", "view.js", "travel.js")
+    _css = "".join((HERE / name).read_text("utf-8") for name in ("panel.css", "travel.css"))
+    session = Unicode().tag(sync=True)
+    frames = Unicode().tag(sync=True)
+    id = Unicode().tag(sync=True)
+
+    def __init__(self, session: SessionView, id: str | None = None) -> None:
+        self._session = session
+        said = session.transcript
+        if not said or (id is not None and id not in {entry.id for entry in said}):
+            raise ValueError(f"session {session.name!r} holds no {id or 'entry'}: name an id that stands in it")
+        frames = b",".join(frame_of(entry.id, stored(entry), getattr(entry, "prev", "")) for entry in said)
+        super().__init__(session=session.name, frames=f"[{frames.decode()}]", id=id or said[-1].id)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        bundled = super()._repr_mimebundle_(**kwargs)
+        if bundled is None:
+            return None
+        formats, metadata = bundled
+        title, then = f"Session {self.session} as it was at {self.id}", self._session.at(self.id)
+        return {**formats, "text/plain": f"{title}\n{then!r}", "text/html": f"<p>{escape(title)}</p>{then._repr_html_()}"}, metadata
