@@ -28,7 +28,7 @@ from kit.chat.terminal import ACTION, PLAIN, THOUGHT, Terminal, wants_colour
 from kit.client import Session, connect
 from kit.ending import end
 from kit.history import Agent, History
-from kit.packets import Action, AnyPacket, Ask, Content, Edit, End, Entry, Gap, Hello, Prompt, Receipt, Thought, ToolResult
+from kit.packets import Action, AnyPacket, Ask, Content, End, Entry, Gap, Hello, Prompt, Receipt, Thought, ToolResult
 from kit.server import Server, serve
 from kit.text import inert
 from tests.support import visit
@@ -170,11 +170,10 @@ def test_a_gap_is_told_in_words(reason: Any) -> None:
 
 
 def test_a_place_is_found_again_by_its_session(tmp_path: Path) -> None:
-    """Others stay; an open question is kept with it."""
+    """Others stay."""
     file = tmp_path / "new" / "chat.json"
     assert load(file, "a") == Place()
-    pay = Action(call="d", name="pay", arguments={"eur": 5}, on="approve")
-    here = Place(log="l", after="3-17", turns=["3-0/agent"], waiting={"c": Ask(call="c", text="Which?", choices=["x"]), "d": pay})
+    here = Place(log="l", after="3-17")
     save(file, "a", here)
     save(file, "b", Place(log="m", after="1-0"))
     assert load(file, "a") == here
@@ -205,23 +204,11 @@ def test_what_is_no_regular_file_is_neither_read_nor_replaced(tmp_path: Path) ->
 
 def test_after_a_gap_nothing_of_before_is_open() -> None:
     """The next line is a prompt, not the answer to a question of another log."""
-    place = Place(log="l", after="7-3", turns=["7-0/agent"], waiting={"c": Ask(call="c", text="Which?", turn="7-0/agent")})
-    place.learn(Gap(log="m", after="0-0", reason="other log"))
-    assert (place.turns, place.waiting) == ([], {})
-
-
-def test_an_edit_that_came_too_late_opens_nothing() -> None:
-    """It stands in the log all the same; a script would wait for its turn without end."""
-    place = Place()
-    for entry in (
-        Prompt(id="1-0", text="x", to="agent"),
-        Edit(id="2-0", turn="1-0/agent", text="y"),
-        End(turn="1-0/agent", reason="replaced"),
-    ):
-        place.learn(entry)
-    assert place.turns == ["2-0/agent"]
-    place.learn(Edit(id="3-0", turn="1-0/agent", text="z"))
-    assert place.turns == ["2-0/agent"]
+    person = Person(Terminal(io.StringIO(), io.StringIO()))
+    person._learn(Prompt(id="1-0", prev="0-0", text="x", to="agent"))
+    assert [turn.id for turn in person.turns] == ["1-0/agent"]
+    person._learn(Gap(log="m", after="0-0", reason="other log"))
+    assert person.turns == []
 
 
 def test_the_state_folder_is_the_platforms() -> None:
@@ -423,7 +410,8 @@ async def test_the_lines_of_a_script_take_turns() -> None:
         await room.err.shows("the turn waits for an answer, and there are no more lines")
     said = [line for line in room.out.getvalue().splitlines() if line[0] in "›■?" and "takeover" not in line]
     assert [line.split()[1] for line in said] == ["prompt", "ask", "answer", "end", "prompt", "ask"]
-    assert [ask.text for ask in room.kept[-1].waiting.values() if isinstance(ask, Ask)] == ["Which city?"]
+    ended, left = room.kept
+    assert ended.after == left.after == ended.seen != left.seen, "what is open is drawn again another time"
 
 
 # ---- the program ----
@@ -485,12 +473,11 @@ async def test_json_prints_what_came_and_a_restart_goes_on_after_it(tmp_path: Pa
     assert [frame for frame in shown if frame["type"] != "receipt"] == [json.loads(frame) for frame in frames]
     receipts = [frame for frame in shown if frame["type"] == "receipt"]
     assert [(receipt["status"], receipt["id"]) for receipt in receipts] == [("applied", "1-0"), ("applied", "2-0")]
-    place = load(state, "s")
-    assert (place.after, place.turns) == (json.loads(frames[-1])["id"], [])
+    assert load(state, "s").after == json.loads(frames[-1])["id"]
 
 
 async def test_a_question_survives_a_restart(tmp_path: Path) -> None:
-    """The program was closed on it; the first line of the next run answers it."""
+    """The program was closed on it; the next run shows it again, and its first line is the answer."""
     async with serve(scripted([Ask(call="c", text="Which city?"), Content("Thanks.")])) as server:
         arguments = (server.url, "--session", "s", "--state", str(tmp_path / "chat.json"))
         async with program(*arguments, token=server.token("ann")) as one:
@@ -498,8 +485,7 @@ async def test_a_question_survives_a_restart(tmp_path: Path) -> None:
         assert "come back to this session" in err
         async with program(*arguments, token=server.token("ann")) as two:
             out, err, _ = await two.said("Oslo\n")
-    assert "-- still open: ? ask agent: Which city?\n" in err
-    assert out.startswith("› answer 2-0 ann: c: Oslo\n")
+    assert out.startswith("› prompt 1-0 ann: weather\n? ask agent: Which city?\n› answer 2-0 ann: c: Oslo\n"), out
     assert out.rstrip().endswith("• content agent: Thanks.\n■ end 1-0/agent: done")
 
 

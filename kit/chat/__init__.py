@@ -41,9 +41,10 @@ async def chat(
 
     before = signal.getsignal(signal.SIGINT)
     try:
-        person = Person(terminal, load(state, session) if state else Place(), patient=patient)
+        place = load(state, session) if state else Place()
+        person = Person(terminal, place.seen, patient=patient)
         signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(person.interrupt))
-        async with connect(url, session=session, token=token, after=person.place.after, log=person.place.log) as connection:
+        async with connect(url, session=session, token=token, after=place.after, log=place.log) as connection:
             await person.run(connection, lines or _typed(sys.stdin.fileno(), sys.stdin.encoding), keep)
         status = 0
     except* NotLetIn as refused:

@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 from kit.chat.place import Place
-from kit.chat.terminal import Terminal, line_of
+from kit.chat.terminal import Terminal
 from kit.client import BadWord, Session
-from kit.packets import Action, Answer, Edit, EntryId, Prompt, Said, Stop
+from kit.packets import Answer, Edit, End, Entry, EntryId, Gap, Prompt, Said, Stop, Word, stored
+from kit.projection import Projection, Turn
 
 USAGE = "type a prompt; /stop, /edit TEXT, /quit; a space before a slash makes it a prompt; Ctrl-C stops, and again leaves"
 
@@ -22,28 +23,29 @@ class _Left(Exception):
 
 
 class Person:
-    """Somebody in one session, going on at `place`. `patient`: lines take turns."""
+    """Somebody in one session, which has been `seen` up to an id. `patient`: lines take turns."""
 
-    def __init__(self, terminal: Terminal, place: Place | None = None, *, patient: bool = True) -> None:
-        self.terminal, self.place, self.patient = terminal, place or Place(), patient
+    def __init__(self, terminal: Terminal, seen: str = "0-0", *, patient: bool = True) -> None:
+        self.terminal, self.seen, self.patient = terminal, seen, patient
         self.session: Session
+        self._known = Projection()
+        self._before: dict[EntryId, str] = {}
+        """What was said last before each word."""
         self._read = asyncio.Event()
         self._leaving = asyncio.Event()
         self._stopping: list[str] = []  # the turns that were open at the last Ctrl-C
         self._tasks: asyncio.TaskGroup
 
     async def run(self, session: Session, lines: AsyncIterator[str], keep: Callable[[Place], None]) -> None:
-        """Talk until the lines have ended and what they began, or the person leaves; `keep` is given each place.
+        """Talk until the lines have ended and what they began, or the person leaves; `keep` is given a place whenever a turn has ended.
 
         Raises a group of what ended it otherwise: NotLetIn, BrokenPipeError where nobody reads on, what `keep` raises.
         """
         self.session = session
         session.on_state = self.terminal.note
-        for call in self.place.waiting.values():
-            self.terminal.note(f"still open: {line_of(call)}")
         try:
             async with asyncio.TaskGroup() as self._tasks:
-                for work in (self._follow(), self._hear(lines), self._keep(keep)):
+                for work in (self._follow(keep), self._hear(lines)):
                     self._tasks.create_task(work)
                 await self._leaving.wait()
                 raise _Left
@@ -51,19 +53,34 @@ class Person:
             pass
         keep(self.place)
 
-    async def _follow(self) -> None:
+    @property
+    def turns(self) -> list[Turn]:
+        """Those that have not ended, in the order in which they were opened."""
+        return [turn for turn in self._known.turns.values() if not turn.ended]
+
+    @property
+    def place(self) -> Place:
+        """Where to go on another time: what is open then is drawn again from its prompt on, and with it the question that waits."""
+        seen = self.session.after or "0-0"
+        first = min((turn.place for turn in self.turns), default=None)
+        return Place(self.session.log, seen if first is None else self._before[first], seen)
+
+    async def _follow(self, keep: Callable[[Place], None]) -> None:
         async for entry in self.session:
             self.terminal.draw(entry)
-            self.place.learn(entry)
-            self.place.log, self.place.after = self.session.log, self.session.after
+            self._learn(entry)
+            if isinstance(entry, End):
+                keep(self.place)
             self._read.set()
 
-    async def _keep(self, keep: Callable[[Place], None]) -> None:
-        """Keep the place whenever all that has come is drawn: once for a burst, not for each token."""
-        while True:
-            await self._read.wait()
-            self._read.clear()
-            keep(self.place)
+    def _learn(self, entry: Entry | Gap) -> None:
+        if isinstance(entry, Gap):
+            self._known = Projection()
+            return
+        id = EntryId.parse(entry.id)
+        if isinstance(entry, Word):
+            self._before[id] = entry.prev
+        self._known.fold(id, stored(entry))
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         """Wait until what has been read fulfils a condition."""
@@ -71,18 +88,23 @@ class Person:
             self._read.clear()
             await self._read.wait()
 
+    async def _until_read(self, id: str) -> None:
+        log = self.session.log
+        await self._until(lambda: self.session.log != log or EntryId.parse(self.session.after or "0-0") >= EntryId.parse(id))
+
     async def _quiet(self) -> None:
         """Wait until every turn has ended, or waits for somebody."""
-        await self._until(lambda: {*self.place.turns} <= {call.turn for call in self.place.waiting.values()})
+        await self._until(lambda: all(map(self._known.waits, self.turns)))
 
     async def _hear(self, lines: AsyncIterator[str]) -> None:
+        await self._until_read(self.seen)
         async for line in lines:
             self.terminal.interrupted()
             if self.patient and not line.startswith("/"):
                 await self._quiet()
             await self.line(line)
         await self._quiet()
-        if self.place.turns:
+        if self.turns:
             self.terminal.note("the turn waits for an answer, and there are no more lines: come back to this session to give it")
         self._leaving.set()
 
@@ -93,12 +115,13 @@ class Person:
                 self._leaving.set()
             case "/stop", _, "":
                 await self._say(Stop())
-            case "/edit", _, text if text and self.place.turns:
-                await self._say(Edit(turn=self.place.turns[-1], text=text.strip()))
+            case "/edit", _, text if text and self.turns:
+                await self._say(Edit(turn=self.turns[-1].id, text=text.strip()))
             case command, _, _ if command.startswith("/"):
                 self.terminal.note(f"{command} means nothing now: {USAGE}")
             case _ if text := line.strip():
-                asked = (call for call, of in self.place.waiting.items() if not (isinstance(of, Action) and of.on == "client"))
+                open_turns = {turn.id for turn in self.turns}
+                asked = (id for id, c in self._known.calls.items() if c.kind in ("ask", "approve") and not c.done and c.turn in open_turns)
                 call = next(asked, None)
                 await self._say(Prompt(text=text) if call is None else Answer(call=call, text=text))
 
@@ -110,14 +133,14 @@ class Person:
             self.terminal.note(f"not understood: {bad}")
             return
         self.terminal.draw(receipt)
-        log, said = self.session.log, EntryId.parse(receipt.id or "0-0")
-        await self._until(lambda: self.session.log != log or EntryId.parse(self.place.after or "0-0") >= said)
+        await self._until_read(receipt.id or "0-0")
 
     def interrupt(self) -> None:
         """Ctrl-C: stop what is open; with nothing open, or what was to be stopped still open, leave."""
-        if not self.place.turns or self.place.turns == self._stopping:
+        turns = [turn.id for turn in self.turns]
+        if not turns or turns == self._stopping:
             self._leaving.set()
         else:
-            self._stopping = self.place.turns.copy()
+            self._stopping = turns
             self.terminal.note("stopping; Ctrl-C again leaves")
             self._tasks.create_task(self._say(Stop()))

@@ -10,41 +10,19 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from kit.packets import Action, Answer, Ask, Edit, End, Entry, EntryId, Gap, Prompt, Result, ToolResult
+from kit.packets import EntryId
 
 
-class Place(Struct, kw_only=True):
-    """The cursor (`log` and `after`), and what the entries before it left open."""
+class Place(Struct, frozen=True):
+    """The cursor: a log, and the id after which to go on in it; and the id up to which entries were `seen`."""
 
     log: str | None = None
     after: str | None = None
-    turns: list[str] = []
-    """In the order in which they were opened."""
-    waiting: dict[str, Ask | Action] = {}
-    """By call: the questions and actions that want somebody to answer, approve or run them, oldest first."""
+    seen: str = "0-0"
 
     def __post_init__(self) -> None:
-        if self.after is not None:
-            EntryId.parse(self.after)
-
-    def learn(self, entry: Entry | Gap) -> None:
-        """What the entry opens or closes."""
-        match entry:
-            case Gap():
-                self.turns, self.waiting = [], {}
-            case Prompt(id=id, to=agent):
-                self.turns.append(f"{id}/{agent}")
-            case Edit(id=id, turn=turn) if turn in self.turns:  # one that came too late opens nothing
-                self.turns.append(f"{id}/{turn.partition('/')[2]}")
-            case Ask(call=call) | Action(call=call, on="approve" | "client"):
-                self.waiting[call] = entry
-            case Answer(call=call) | Result(call=call) | ToolResult(call=call):
-                self.waiting.pop(call, None)
-            case End(turn=turn):
-                self.turns = [other for other in self.turns if other != turn]
-                self.waiting = {call: of for call, of in self.waiting.items() if of.turn != turn}
-            case _:
-                pass
+        for id in (self.after or "0-0", self.seen):
+            EntryId.parse(id)
 
 
 def state_folder(env: Mapping[str, str] = os.environ, platform: str = sys.platform) -> Path:
