@@ -171,6 +171,67 @@ WRONG: Mapping[str, tuple[Wrong, ...]] = {
             "up to the limit",
         ),
     ),
+    "4.1": (
+        Wrong(
+            "async def texts(ask, prompt):\n"
+            "    async for event in await ask(input=prompt):\n"
+            '        if event.type == "response.output_text.delta":\n'
+            "            yield event.delta",
+            "more tokens, for nobody",
+        ),
+        Wrong(
+            "import asyncio\n"
+            "async def texts(ask, prompt):\n"
+            "    try:\n"
+            "        async with await ask(input=prompt) as stream:\n"
+            "            async for event in stream:\n"
+            '                if event.type == "response.output_text.delta":\n'
+            "                    yield event.delta\n"
+            "    except asyncio.CancelledError:\n"
+            "        pass",
+            "it kept the cancellation for itself",
+        ),
+    ),
+    "4.2": (
+        Wrong(
+            "def outcome(log, stop):\n"
+            "    live = set()\n"
+            "    for entry in log:\n"
+            "        if isinstance(entry, Prompt):\n"
+            "            live.add(f'{entry.id}/{entry.to}')\n"
+            "        elif isinstance(entry, End):\n"
+            "            live.discard(entry.turn)\n"
+            '    return "applied" if (stop.turn in live if stop.turn else live) else "too_late"',
+            "a second stop, said before the first one's `end` is there",
+        ),
+        Wrong(
+            "def outcome(log, stop):\n    return 'too_late' if not log or isinstance(log[-1], End) else 'applied'",
+            "two turns, one has ended",
+        ),
+    ),
+    "4.3": (
+        Wrong(
+            "async def run_once(session, action, function):\n"
+            "    await session.result(action.call, function(**action.arguments))\n"
+            "    return True",
+            "it was paid 2 times",
+        ),
+        Wrong(
+            "async def run_once(session, action, function):\n"
+            "    await session.claim(action.call)\n"
+            "    await session.result(action.call, function(**action.arguments))\n"
+            "    return True",
+            "run it only where the receipt says `applied`",
+        ),
+        Wrong(
+            "async def run_once(session, action, function):\n"
+            '    if (await session.claim(action.call)).status != "applied":\n'
+            "        return False\n"
+            "    await session.result(action.call, function(**action.arguments))\n"
+            "    return True",
+            "nobody told the agent",
+        ),
+    ),
 }
 """Two at least for each exercise, by its number."""
 
