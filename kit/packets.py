@@ -4,8 +4,7 @@ A **word** is what a person (or an instance, with `takeover`) says; it opens an 
 A **packet** is what an agent says in the epoch it has heard; its id is `e-n` with n > 0.
 Everything else (`hello`, `receipt`, `error`, ...) travels beside the log and has no id.
 
-The types below are the protocol: `frames()` reads the table of the documentation off them, tests are made from them, and
-said.py accepts from a client exactly what they allow.
+The types below are the protocol: tests are made from them, and said.py accepts from a client exactly what they allow.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, field
@@ -365,31 +364,3 @@ def decode_sent(frame: bytes | str) -> FromServer:
     """Any frame of a server. Raises msgspec.ValidationError where it speaks another protocol."""
     head = _head.decode(frame)
     return decode_entry(frame) if head.id and head.type != "receipt" else _beside.decode(frame)
-
-
-# ---- the table ----
-
-
-class Row(NamedTuple):
-    """One frame in the table of the protocol."""
-
-    name: str
-    sent_by: str
-    fields: tuple[str, ...]
-    about: str
-
-
-def frames() -> list[Row]:
-    """Every frame with who sends it and its fields (`?`: optional), read off the types above."""
-    down = [_row(t, "server", ()) for t in (*get_args(AnyWord), *get_args(AnyPacket), *get_args(BesideLog))]
-    return down + [_row(t, "client", DOOR_FIELDS) for t in get_args(FromClient)]
-
-
-def _row(kind: type[Struct], sent_by: str, without: tuple[str, ...]) -> Row:
-    always = {"id", "prev", "from", "ref"} if issubclass(kind, Word) else {"id", "from", "turn", "n"} if issubclass(kind, Packet) else set()
-    names = [
-        f.encode_name if f.required or f.encode_name in always else f"{f.encode_name}?"
-        for f in msgspec.structs.fields(kind)
-        if f.encode_name not in without and not (f.name == "at" and issubclass(kind, Packet))
-    ]
-    return Row(str(kind.__struct_config__.tag), sent_by, tuple(names), (kind.__doc__ or "").strip().split("\n")[0])

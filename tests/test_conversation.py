@@ -100,10 +100,11 @@ def test_other_agents_are_heard_as_users_who_are_named() -> None:
     ]
 
 
-def test_a_prompt_to_nobody_went_to_whoever_answered() -> None:
-    """The default agent is known by its answer."""
-    told = items(f"2-0/{ME}", Prompt(id="1-0", text="judge"), Content("No.", turn=f"1-0/{CRITIC}"), Prompt(id="2-0", text="write", to=ME))
-    assert told == [Message("user", f"user to {CRITIC}: judge"), Message("user", f"{CRITIC}: No."), Message("user", "write")]
+def test_a_prompt_to_several_is_to_each_of_them() -> None:
+    """As the log names them; whoever is not among them reads to whom it went."""
+    asked = Prompt(id="1-0", text="judge", to=f"{CRITIC},{ME}", from_="ann")
+    assert items(f"1-0/{ME}", asked) == items(f"1-0/{CRITIC}", asked) == [Message("user", "judge")]
+    assert items("1-0/clerk", asked) == [Message("user", f"ann to {CRITIC},{ME}: judge")]
 
 
 ITEMS: list[Item] = [Message("user", "go"), Message("assistant", "I look"), Call("c1", "look", "{}", "x"), Call("c2", "look", "{}", "y")]

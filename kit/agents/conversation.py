@@ -93,7 +93,7 @@ def conversation(history: History) -> list[Item]:
         current = opening.id == history.prompt.id
         if current:  # what others have answered to the same prompt is known to whoever speaks after them
             items += others
-        items.append(Message("user", _addressed(opening, turns, history.agent, name_speaker=len(people) > 1)))
+        items.append(Message("user", _addressed(opening, history.agent, name_speaker=len(people) > 1)))
         items += _own(turns.get(history.agent, ()), outputs)
         if not current:
             items += others
@@ -126,14 +126,9 @@ def _openings(history: History) -> Iterator[Prompt | Edit]:
                 return
 
 
-def _addressed(opening: Prompt | Edit, turns: dict[str, list[AnyPacket]], me: str, *, name_speaker: bool) -> str:
-    if isinstance(opening, Prompt) and me in opening.addressed:
-        to = me
-    elif opening.turn if isinstance(opening, Edit) else opening.to:
-        to = opening.turn.partition("/")[2] if isinstance(opening, Edit) else str(opening.to)
-    else:  # the session's default agent: known by its answer
-        to = me if me in turns else next(iter(turns), me)
-    if to != me:
+def _addressed(opening: Prompt | Edit, me: str, *, name_speaker: bool) -> str:
+    to = opening.turn.partition("/")[2] if isinstance(opening, Edit) else opening.to or me
+    if me not in to.split(","):
         return f"{opening.from_ or 'user'} to {to}: {opening.text}"
     return f"{opening.from_}: {opening.text}" if name_speaker and opening.from_ else opening.text
 
