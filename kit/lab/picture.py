@@ -8,7 +8,6 @@ from kit.lab.table import shorten
 from kit.log import Log, unpacked
 from kit.packets import START, decode_entry
 from kit.text import text_of
-from kit.text import text_of
 from kit.transcript import Transcript
 
 NEWEST = 8

@@ -21,7 +21,6 @@ from kit.lab.table import as_html, as_text
 from kit.lab.thread import run
 from kit.store import StoreError
 from kit.text import inert
-from kit.text import inert
 from kit.widgets.panel import HERE, bundle
 
 EVERY = 0.25
