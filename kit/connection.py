@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -106,7 +107,8 @@ class Connection:
             pass
         except* StoreError as errors:
             log.warning("session %s: the store does not answer: %s", self.visit.session, errors.exceptions[0])
-            await self.socket.close(CloseCode.RESTART, "1000")
+            # Everybody hears of it at the same time, and must not come back at the same time.
+            await self.socket.close(CloseCode.RESTART, str(random.randint(1000, 2000)))
 
     async def _talk(self) -> None:
         await self._hello()

@@ -28,10 +28,13 @@ from kit.connection import BEAT, Budget, Closed, Connection
 from kit.history import Agent
 from kit.instance import Instance
 from kit.packets import MAX_FRAME, SUBPROTOCOL, CloseCode
+from kit.slots import Slots
 from kit.store import Store, StoreError, open_store
 from kit.transcript import DAY, Transcript
 
 log = logging.getLogger("kit.server")
+ADMIT = 250
+"""Connections that are let in during 100 ms: more than one core shakes hands with, so that only a herd is asked to wait."""
 _quiet = logging.getLogger("kit.server.websocket")
 _quiet.setLevel(logging.INFO)  # below, `websockets` logs every header and frame, and so every credential
 
@@ -69,9 +72,12 @@ class _Socket:
 class Server:
     """A running server: its `url`, its `door`, its `instance`."""
 
-    def __init__(self, instance: Instance, door: Door, *, beat: float, max_duration: float | None, budget: Callable[[], Budget]) -> None:
+    def __init__(
+        self, instance: Instance, door: Door, slots: Slots, *, beat: float, max_duration: float | None, budget: Callable[[], Budget]
+    ) -> None:
         self.instance = instance
         self.door = door
+        self.slots = slots
         self.beat = beat
         self.max_duration = max_duration
         self.budget = budget
@@ -100,7 +106,14 @@ class Server:
                 return await self._issue(request)
             if request.method == "OPTIONS" and request.path == "/cookie":
                 return self._preflight(request.headers.get("Origin"))
-            self._visits[websocket] = await self.door.admit(request.path, _folded(request.headers))
+            slot = self.slots.take()
+            if slot.wait:  # before anything is looked at: it costs nothing, tells nothing about credentials, and spends no ticket
+                return _respond(HTTPStatus.SERVICE_UNAVAILABLE, "too many at once: come back a little later\n", _retry_after(slot.wait))
+            try:
+                self._visits[websocket] = await self.door.admit(request.path, _folded(request.headers))
+            except BaseException:
+                self.slots.give_back(slot)  # or strangers would keep people out
+                raise
             websocket.connection_lost_waiter.add_done_callback(lambda _: self._visits.pop(websocket, None))
             return None
         except Refused as refused:
@@ -189,6 +202,11 @@ def _refusal_headers(status: HTTPStatus) -> dict[str, str]:
             return {}
 
 
+def _retry_after(ms: int) -> dict[str, str]:
+    """RFC 9110 section 10.2.3 knows whole seconds only; `retry-after-ms` is what model providers' clients read."""
+    return {"Retry-After": str(-(-ms // 1000)), "retry-after-ms": str(ms)}
+
+
 def _cors(origin: str | None) -> dict[str, str]:
     return {} if origin is None else {"Access-Control-Allow-Origin": origin, "Access-Control-Allow-Credentials": "true", "Vary": "Origin"}
 
@@ -208,6 +226,7 @@ async def serve(
     max_duration: float | None = None,
     beat: float = BEAT,
     budget: Callable[[], Budget] = Budget,
+    admit: int = ADMIT,
     create_connection: type[ServerConnection] | None = None,
     **options: Any,
 ) -> AsyncIterator[Server]:
@@ -215,15 +234,15 @@ async def serve(
 
     `store`: a URL, or an open Store to share; `secret`: what tokens are signed with, shared by instances that accept each other's
     (None: a fresh one); `origins`: the pages that may connect; `lease`, `ttl` and `max_duration` (of a connection) in seconds; `budget`
-    makes what a connection may say; `create_connection`: a subclass that looks on (kit/lab/trace.py); `options` go to Instance and Run
-    (`keep`, `patience`, `grace`, `join`, `rng`).
+    makes what a connection may say; `admit`: how many are let in during 100 ms; `create_connection`: a subclass that looks on
+    (kit/lab/trace.py); `options` go to Instance and Run (`keep`, `patience`, `grace`, `join`, `rng`).
     """
     named = dict(agents) if isinstance(agents, Mapping) else {"agent": agents}
     async with _opened(store) as opened:
         transcript = Transcript(opened, shards=shards, lease=lease, ttl=ttl)
         door = Door(secret or secrets.token_urlsafe(32), transcript, origins=origins)
         async with Instance(transcript, named, **options).running() as instance:
-            server = Server(instance, door, beat=beat, max_duration=max_duration, budget=budget)
+            server = Server(instance, door, Slots(admit), beat=beat, max_duration=max_duration, budget=budget)
             async with serve_websocket(
                 server._serve,
                 host,
@@ -245,8 +264,9 @@ async def serve(
 
 
 async def _dismiss(server: Server) -> None:
-    """Close every socket with 1012: come back at once, to another instance."""
-    closing = [connection.socket.close(CloseCode.RESTART, "0") for connection in server.connections]
+    """Close every socket with 1012: come back, each in its slot, to another instance."""
+    waits = server.slots.spread(len(server.connections))
+    closing = [connection.socket.close(CloseCode.RESTART, str(ms)) for connection, ms in zip(server.connections, waits, strict=True)]
     await asyncio.gather(*closing, return_exceptions=True)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from websockets import Request, Response
+from websockets import Headers, Request, Response
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
 
@@ -52,7 +52,7 @@ class Line:
 class Script:
     """A server whose n-th connection takes the n-th turn, and the last one all that follow; `dials` are the queries it was asked with."""
 
-    def __init__(self, *turns: Turn | HTTPStatus) -> None:
+    def __init__(self, *turns: Turn | HTTPStatus | Response) -> None:
         self.turns = turns
         self.dials: list[dict[str, str]] = []
         self.tokens: list[str] = []
@@ -70,19 +70,21 @@ class Script:
         async with self._dialled:
             self._dialled.notify_all()
         turn = self._turn(len(self.dials))
+        if isinstance(turn, Response):
+            return turn
         return socket.respond(turn, "because\n") if isinstance(turn, HTTPStatus) else None
 
     async def serve(self, socket: ServerConnection) -> None:
         turn = self._turn(len(self.dials))
-        assert not isinstance(turn, HTTPStatus)
+        assert not isinstance(turn, HTTPStatus | Response)
         await turn(Line(socket))
 
-    def _turn(self, n: int) -> Turn | HTTPStatus:
+    def _turn(self, n: int) -> Turn | HTTPStatus | Response:
         return self.turns[min(n, len(self.turns)) - 1]
 
 
 @asynccontextmanager
-async def scripted_server(*turns: Turn | HTTPStatus) -> AsyncIterator[Script]:
+async def scripted_server(*turns: Turn | HTTPStatus | Response) -> AsyncIterator[Script]:
     script = Script(*turns)
     options: dict[str, Any] = {"process_request": script.admit, "subprotocols": ["kit.v1"], "close_timeout": 0.1}
     async with serve_websocket(script.serve, "127.0.0.1", 0, **options) as server:
@@ -214,24 +216,76 @@ async def test_calm_resets_the_delay(monkeypatch: pytest.MonkeyPatch) -> None:
         assert backoff.tries == 1
 
 
-async def test_a_restart_may_name_its_delay() -> None:
-    """1012 with milliseconds: that long and up to as long again, so that the clients of one server do not come back together."""
+# ---- the delay that a server names ----
 
-    async def restarts(line: Line) -> None:
+
+def closes(code: int, reason: str) -> Turn:
+    async def turn(line: Line) -> None:
         await line.hello()
-        await line.socket.close(1012, "40")
+        await line.socket.close(code, reason)
 
-    dice = Dice()
-    states: list[str] = []
-    async with scripted_server(restarts, idle) as script, to(script, backoff=Backoff(rng=dice)) as session:
-        session.on_state = states.append
-        loop = asyncio.get_running_loop()
+    return turn
+
+
+def sent_away(*headers: tuple[str, str]) -> Response:
+    return Response(503, "Service Unavailable", Headers([("Content-Length", "0"), *headers]), b"")
+
+
+async def first_wait(turn: Turn | Response) -> str:
+    """What the client says that it waits after such a connection."""
+    said: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def listen(state: str) -> None:
+        if state.startswith("reconnecting") and not said.done():
+            said.set_result(state.removeprefix("reconnecting in "))
+
+    async with scripted_server(turn, idle) as script, to(script, backoff=Backoff(rng=Dice(high=True))) as session:
+        session.on_state = listen
+        return await said
+
+
+NAMED: dict[str, tuple[Turn | Response, str]] = {
+    "1012 with ms": (closes(1012, "1200"), "1.2 s"),
+    "1012 at once": (closes(1012, "0"), "0.0 s"),
+    "less than a slot": (closes(1012, "99"), "0.0 s"),
+    "an hour": (closes(1012, "3600000"), "60.0 s"),
+    "a word": (closes(1012, "soon"), "0.0 s"),
+    "a digit that is no number": (closes(1012, "\u00b2"), "0.0 s"),
+    "too many digits": (closes(1012, "9" * 120), "0.0 s"),
+    "another code": (closes(1001, "1200"), "0.0 s"),
+    "503 with ms": (sent_away(("Retry-After", "7"), ("retry-after-ms", "1200")), "1.2 s"),
+    "503 with less than a slot": (sent_away(("retry-after-ms", "3")), "0.1 s"),
+    "503 at once": (sent_away(("retry-after-ms", "0")), "0.0 s"),
+    "503 with seconds": (sent_away(("Retry-After", "7")), "8.0 s"),
+    "503 for an hour": (sent_away(("Retry-After", "3600")), "60.0 s"),
+    "503 with a date": (sent_away(("Retry-After", "Wed, 21 Oct 2026 07:28:00 GMT")), "0.0 s"),
+    "503 with two opinions": (sent_away(("Retry-After", "7"), ("Retry-After", "8")), "0.0 s"),
+    "503 with too many digits": (sent_away(("retry-after-ms", "9" * 5000)), "0.0 s"),
+    "503 and no more": (sent_away(), "0.0 s"),
+}
+"""How a first connection ends, and what a client then waits; its own first delay would be 0."""
+
+
+@pytest.mark.parametrize("how", NAMED)
+async def test_the_delay_that_a_server_names_is_kept_within_bounds(how: str) -> None:
+    """A slot to the millisecond; whole seconds and up to one more by chance, as many were told the same; nonsense is passed over."""
+    turn, waited = NAMED[how]
+    assert await first_wait(turn) == waited
+
+
+async def test_a_slot_is_taken_as_it_was_told() -> None:
+    """No chance is added: the server has spread its clients already."""
+    loop = asyncio.get_running_loop()
+    dice = Dice(high=True)
+    async with (
+        scripted_server(closes(1012, "120"), sent_away(("retry-after-ms", "110")), idle) as script,
+        to(script, backoff=Backoff(rng=dice)),
+    ):
         await script.dialled(1)
         begin = loop.time()
-        await script.dialled(2)
-        assert loop.time() - begin >= 0.039
-    assert (0, 0.04) in dice.asked
-    assert "reconnecting in 0.0 s" in states
+        await script.dialled(3)
+        assert loop.time() - begin >= 0.229
+    assert dice.asked == [(0, 0), (0, 0.5)]  # its own delays, which grow all the same
 
 
 # ---- not let in ----

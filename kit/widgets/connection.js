@@ -2,7 +2,8 @@
 /**
  * Connection: a socket that comes back by itself. It knows ways, tickets, delays and silence, and nothing of what the frames say.
  *
- * The first try is at once, the rest with full jitter; progress or calm resets the delay, a mere handshake does not.
+ * The first try is at once, the rest with full jitter; progress or calm resets the delay, a mere handshake does not. Delays as in
+ * kit/client.py, which says why.
  */
 
 import { CloseCode, SUBPROTOCOL } from "./wire.js";
@@ -27,7 +28,9 @@ import { CloseCode, SUBPROTOCOL } from "./wire.js";
 
 /** All in ms. */
 const BASE = 500;
-const CAP = 30_000;
+const CAP = 15_000;
+/** What a server may name as a delay: less is no slot of this page's own, more is cut off. */
+const [SLOT, LONGEST] = [100, 60_000];
 const CALM = 5_000;
 const SILENCE = 25_000;
 const OPENING = 10_000;
@@ -130,7 +133,8 @@ export class Connection {
     if (code === CloseCode.FLOODING) this.#tries = Math.max(this.#tries, 3);
     // Page script sees any refusal before 101 as 1006: after the second, the ticket may well be spent, so another is asked for.
     if (this.#refused >= 2 && this.#options.getTicket) this.#ask();
-    this.#wait(Math.max(this.#backoff(), code === CloseCode.RESTART ? Number(/\d+/.exec(reason)?.[0] ?? 0) : 0), code);
+    const [own, named] = [this.#backoff(), code === CloseCode.RESTART && /^\d{1,9}$/.test(reason) ? Number(reason) : 0];
+    this.#wait(named >= SLOT ? Math.min(named, LONGEST) : own, code);
   }
 
   /** The first try at once, then full jitter: pages that lost the same instance must not come back together. */
