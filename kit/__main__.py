@@ -52,10 +52,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(default_log="warning")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    lab = commands.add_parser("lab", help="open JupyterLab on your own copies of the notebooks; what else is given goes to JupyterLab")
+    lab = commands.add_parser(
+        "lab", help="open JupyterLab on your own copies of the notebooks; --port, --no-browser and what else is given goes to it"
+    )
     lab.add_argument("--dir", type=Path, help="where the copies are; without it, work/ beside the notebooks")
-    lab.add_argument("--port", type=int, help="JupyterLab's; without it, the first free one from 8888 on")
-    lab.add_argument("--no-browser", action="store_true", help="only print the address")
     lab.set_defaults(run=_lab)
 
     serving = commands.add_parser("serve", help="serve an agent; prints one line of JSON with the address and a token")
@@ -204,7 +204,7 @@ async def _lab(options: argparse.Namespace) -> int:
     if any(check.fatal for check in failed):
         return 1
     try:
-        return open_lab(options.dir, port=options.port, browser=not options.no_browser, more=options.more)
+        return open_lab(options.dir, options.more)
     except NoNotebooks as missing:
         raise Unusable(str(missing)) from None
 

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import getproxies, proxy_bypass
 
 ROOT = Path(__file__).parent.parent
 DISTRIBUTION = "tokens-on-the-wire"
@@ -115,42 +116,30 @@ async def store(url: str | None = None, patience: float = 5.0) -> Check:
         return Check(False, f"{shown} ({str(error).replace(url or shown, shown)})", remedy)
 
 
-def proxy(env: Mapping[str, str] = os.environ) -> Check:
+def proxy() -> Check:
     """Libraries that obey proxy variables must not send what is meant for this machine to the proxy."""
-    lower = {name.lower(): value for name, value in sorted(env.items()) if value}  # sorted: as in urllib, the lower-case name wins
-    used = sorted({f"{scheme}_proxy" for scheme in ("http", "https", "all", "ws", "wss", "socks")} & lower.keys())
-    excluded = [host.strip() for host in lower.get("no_proxy", "").split(",") if host.strip()]
-    missing = [] if excluded == ["*"] else [host for host in ("127.0.0.1", "localhost") if host not in excluded]
-    if not used:
+    proxies = getproxies()
+    missing = [host for host in ("127.0.0.1", "localhost") if not proxy_bypass(host)]
+    excluded = ",".join([*filter(None, [proxies.pop("no", "")]), *missing])
+    if not proxies:
         return Check(True, "no proxy variables")
-    remedy = f"export NO_PROXY={','.join(excluded + missing)} no_proxy={','.join(excluded + missing)}"
-    return Check(not missing, f"{', '.join(used)} set, loopback {'not ' if missing else ''}excluded", remedy)
+    found = f"{', '.join(f'{scheme}_proxy' for scheme in sorted(proxies))} set, loopback {'not ' if missing else ''}excluded"
+    return Check(not missing, found, f"export NO_PROXY={excluded} no_proxy={excluded}")
 
 
 def api_key(env: Mapping[str, str] = os.environ) -> Check:
     """The key of a real model, if there is one. It is never printed."""
-    key = env.get("OPENAI_API_KEY")
-    if key is None or not key.strip():
-        return Check(True, f"OPENAI_API_KEY is {'not set' if key is None else 'empty'}: the embedded model answers")
-    usable = key.isascii() and key.strip().isprintable() and not re.search(r"[\s\"']", key.strip())
-    return Check(usable, "OPENAI_API_KEY is set", "it holds a space, a quote, a line break or a letter that no key has: copy it again")
+    from kit.agents.settings import OPENAI, environment, usable_key
+    from kit.history import AgentError
 
-
-def jupyterlab(extensions: Callable[[], Mapping[str, bool]] | None = None) -> Check:
-    """JupyterLab, with the proxy by which the panel reaches an instance on another machine."""
-    enabled = (extensions or _extensions)()
-    missing = [name for name in ("jupyterlab", "jupyter_server_proxy") if not enabled.get(name)]
-    found = f"{' and '.join(missing)} not enabled in Jupyter" if missing else "JupyterLab and its server proxy are enabled"
-    return Check(not missing, found, f"jupyter server extension enable {' '.join(missing)}")
-
-
-def _extensions() -> Mapping[str, bool]:
-    from jupyter_core.paths import jupyter_config_path
-    from jupyter_server.extension.config import ExtensionConfigManager
-
-    configured = ExtensionConfigManager(read_config_path=jupyter_config_path())
-    enabled: Mapping[str, bool] = configured.get_jpserver_extensions()  # type: ignore[no-untyped-call]  # it has no types
-    return enabled
+    key, url, _ = environment(env)
+    if not key:
+        return Check(True, f"OPENAI_API_KEY is not set: the {'server at OPENAI_BASE_URL' if url else 'embedded model'} answers")
+    try:
+        usable_key(key, url or OPENAI)
+    except AgentError as error:
+        return Check(False, "OPENAI_API_KEY is set", str(error))
+    return Check(True, "OPENAI_API_KEY is set")
 
 
 async def check_all(url: str | None = None) -> list[Check]:
@@ -160,7 +149,7 @@ async def check_all(url: str | None = None) -> list[Check]:
         checks += map(package, requirements())
     if all(check.ok for check in checks):
         stores = [await store(), await store(url)] if url else [await store()]
-        checks += [kit_for_kernels(), jupyterlab(), loopback(), *stores, proxy(), api_key()]
+        checks += [kit_for_kernels(), loopback(), *stores, proxy(), api_key()]
     return checks
 
 

@@ -74,11 +74,9 @@ def _digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def command(work: Path, *, port: int | None, browser: bool, more: Sequence[str], root: bool) -> list[str]:
-    """JupyterLab of this very Python on the first notebook: on loopback only, and behind its token."""
+def command(work: Path, more: Sequence[str], *, root: bool) -> list[str]:
+    """JupyterLab of this very Python on the first notebook, on loopback only, behind its token; `more` comes last, and so wins."""
     options = ["--ServerApp.ip=127.0.0.1", f"--LabApp.default_url=/lab/tree/{FIRST}"]  # the address that it prints
-    options += [] if port is None else [f"--ServerApp.port={port}"]
-    options += [] if browser else ["--no-browser"]
     options += ["--allow-root"] if root else []  # in a container everybody is
     return [sys.executable, "-m", "jupyterlab", str(work / FIRST), *options, *more]
 
@@ -91,15 +89,7 @@ def run(arguments: list[str]) -> int:
     return subprocess.call(arguments)  # noqa: S603  # the same
 
 
-def open_lab(
-    folder: Path | None,
-    *,
-    port: int | None = None,
-    browser: bool = True,
-    more: Sequence[str] = (),
-    notebooks: Path = NOTEBOOKS,
-    become: Callable[[list[str]], int] = run,
-) -> int:
+def open_lab(folder: Path | None, more: Sequence[str], *, notebooks: Path = NOTEBOOKS, become: Callable[[list[str]], int] = run) -> int:
     """Copy the notebooks to `folder` (None: `work/` beside them), say what was done, and open them. Raises NoNotebooks."""
     work = (folder or notebooks.parent / "work").absolute()
     copied = copy_notebooks(notebooks, work)
@@ -109,4 +99,4 @@ def open_lab(
     if copied.kept:
         print(f"Your changes are kept; there are newer originals of {', '.join(copied.kept)}: rename yours to get them beside it.")
     root = hasattr(os, "geteuid") and os.geteuid() == 0
-    return become(command(work, port=port, browser=browser, more=more, root=root))
+    return become(command(work, more, root=root))

@@ -186,9 +186,13 @@ async def test_a_store_that_is_too_old_is_told_without_its_password(monkeypatch:
         ({"HTTPS_PROXY": "http://p:3128", "NO_PROXY": "127.0.0.0/8,localhost"}, False, "127.0.0.1"),  # urllib knows no networks
     ],
 )
-def test_proxy_variables_must_exclude_loopback(env: dict[str, str], ok: bool, says: str) -> None:
+def test_proxy_variables_must_exclude_loopback(env: dict[str, str], ok: bool, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The remedy keeps what was excluded before."""
-    check = doctor.proxy(env)
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    check = doctor.proxy()
     assert check.ok is ok
     assert says in str(check)
     assert "3128" not in str(check)
@@ -214,14 +218,6 @@ def test_a_key_is_looked_at_and_never_printed(key: str | None, ok: bool) -> None
     assert "sk-" not in str(check)
 
 
-def test_jupyterlab_and_its_proxy_are_enabled() -> None:
-    """As they are in this environment; and where either is missing or switched off."""
-    assert doctor.jupyterlab().ok
-    check = doctor.jupyterlab(lambda: {"jupyterlab": True, "jupyter_server_proxy": False})
-    assert not check.ok
-    assert "jupyter server extension enable jupyter_server_proxy" in check.remedy
-
-
 def test_the_program_says_a_line_a_check_and_fails_if_one_does() -> None:
     """As a process: here all is well but for what is forced."""
     run = [sys.executable, "-m", "kit", "doctor"]
@@ -237,6 +233,5 @@ def test_the_program_says_a_line_a_check_and_fails_if_one_does() -> None:
     assert len(well.stdout.splitlines()) >= 20
     ill = subprocess.run(run, env={**env, "OPENAI_API_KEY": "geheim geheim"}, cwd=doctor.ROOT, capture_output=True, text=True, timeout=30)
     assert ill.returncode == 1
-    assert [line for line in ill.stdout.splitlines() if line.startswith("FAIL")] == [
-        "FAIL  OPENAI_API_KEY is set: it holds a space, a quote, a line break or a letter that no key has: copy it again"
-    ]
+    (failed,) = [line for line in ill.stdout.splitlines() if line.startswith("FAIL")]
+    assert failed.startswith("FAIL  OPENAI_API_KEY is set: The API key holds a space")
