@@ -75,7 +75,8 @@ def test_no_slot_gets_more_than_its_share(size: int, steps: list[float], obedien
     due: list[float] = []
     let_in: Counter[int] = Counter()
     while steps or due:
-        clock.now = due.pop(0) if due and (not steps or due[0] <= clock.now + steps[0]) else clock.now + steps.pop()
+        is_told = due and (not steps or due[0] <= clock.now + steps[0])
+        clock.now = due.pop(0) if is_told else clock.now + steps.pop(0)
         slot = slots.take()
         if slot.wait == 0:
             let_in[round(clock.now * 1000) // 100] += 1
