@@ -16,7 +16,7 @@ from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
 from kit.agents import HAND_OVER, AgentError, model, openai
 from kit.agents.demo import default_agent
-from kit.agents.model import Cut, Fail, Record, Refuse, Server, Stall, rate_limited
+from kit.agents.model import Cut, Record, Refuse, Server, Stall, rate_limited
 from kit.agents.openai import openai_agent
 from kit.history import Agent
 from kit.packets import Action, AnyPacket, Ask, Content, Thought, ToolResult
@@ -384,9 +384,9 @@ async def test_an_agent_that_gives_up_cancels_the_response(server: Server) -> No
 # ---- faults ----
 
 
-@pytest.mark.parametrize("fault", [rate_limited(0.01), BROKEN, Stall(0), Stall(9), Cut(0), Cut(9), Cut(9, clean=True), Fail(9)], ids=str)
+@pytest.mark.parametrize("fault", [rate_limited(0.01), BROKEN, Stall(0), Stall(9), Cut(0), Cut(9), Cut(9, clean=True)], ids=str)
 async def test_a_fault_that_passes_is_not_seen(server: Server, mode: str, fault: Any) -> None:
-    """429, 500, a stall, a cut, a failed run: tried again, and the answer is the same to the letter."""
+    """429, 500, a stall, a cut: tried again, and the answer is the same to the letter."""
     whole = FakeTurn().prompt("count to 12")
     await whole.run(agent_on(server, mode))
     turn = FakeTurn().prompt("count to 12")

@@ -20,12 +20,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from kit.agents.embedded.delivery import Cut, Delivery, Fail, Fault, Record, Sleep, Stall
+from kit.agents.embedded.delivery import Cut, Delivery, Fault, Record, Sleep, Stall
 from kit.agents.embedded.events import Event, chat_answer, response_events, response_head
 from kit.agents.embedded.replies import reply
 from kit.agents.embedded.requests import Json, Refuse, parse, rate_limited, server_error
 
-__all__ = ["Cut", "Fail", "Fault", "Record", "Refuse", "Server", "Stall", "rate_limited", "serve", "server_error"]
+__all__ = ["Cut", "Fault", "Record", "Refuse", "Server", "Stall", "rate_limited", "serve", "server_error"]
 
 
 class Run:
@@ -80,8 +80,6 @@ class Server(Delivery):
         fault = self.admit(request)
         request.state.record.body, asked = parse(await request.body())
         whole, events = chat_answer(asked.model, reply(asked.items(), asked.offered()))
-        if isinstance(fault, Fail):
-            events[fault.after :] = [Event(server_error().body)]
         return self.answer(request, fault, self.paced(events), None if asked.stream else whole, b"data: [DONE]\n\n")
 
     async def _respond(self, request: Request) -> Response:
@@ -89,9 +87,6 @@ class Server(Delivery):
         request.state.record.body, asked = parse(await request.body())
         head = response_head(asked.model, bool(asked.background))
         events = response_events(head, reply(asked.items(), asked.offered()))
-        if isinstance(fault, Fail):
-            failed = {**head, "status": "failed", "error": {"code": "server_error", "message": server_error().message}}
-            events[fault.after :] = [Event({"type": "response.failed", "sequence_number": fault.after, "response": failed})]
         if not asked.background:
             return self.answer(request, fault, self.paced(events), None if asked.stream else events[-1].data["response"])
         run = self._runs[head["id"]] = Run(head, self.paced(events))

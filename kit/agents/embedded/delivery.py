@@ -39,13 +39,7 @@ class Cut(NamedTuple):
     clean: bool = False
 
 
-class Fail(NamedTuple):
-    """After so many events the model itself fails, and says so in its stream."""
-
-    after: int = 3
-
-
-Fault = Refuse | Stall | Cut | Fail
+Fault = Refuse | Stall | Cut
 
 
 @dataclass

@@ -15,8 +15,6 @@ from kit.agents.conversation import Call, Item, Message
 from kit.agents.embedded.intents import QUESTIONS, Reply, Turn, intended, otherwise
 from kit.agents.embedded.requests import Schema
 
-NOT_MINE = "\n\n[What stands above is not how I would have put it. I begin again:]\n\n"
-"""Said before the whole answer, where the half-said one is by another model."""
 _READ = 4000  # characters of a prompt: some patterns take quadratic time in it
 _SPEAKER = r"^[\w.@-]{1,64}: +"  # "ann: what is 2 + 2", where several people speak in one session
 
@@ -26,7 +24,7 @@ def reply(items: Sequence[Item], tools: Mapping[str, Schema]) -> Reply:
     match items:
         case [*before, Message("assistant", said)]:
             whole = reply(before, tools)
-            return Reply("", _rest(whole.content, said), whole.calls) if said else whole
+            return Reply("", whole.content.removeprefix(said), whole.calls) if said else whole
     whole = _whole(items, tools)
     # The same call after a crash has the same id, which is its idempotency key; in a longer conversation it has another.
     ids = [hashlib.sha256(repr((i, *items)).encode()).hexdigest()[:24] for i in range(len(whole.calls))]
@@ -49,12 +47,3 @@ def _whole(items: Sequence[Item], tools: Mapping[str, Schema]) -> Reply:
     if before[1:] and before[-1].startswith(QUESTIONS):
         return intended(Turn(before[-2], tools, ran, prompt)) or otherwise(turn)
     return otherwise(turn)
-
-
-def _rest(text: str, said: str) -> str:
-    """The text without what is said of it."""
-    if text.startswith(said):
-        return text[len(said) :]
-    # By another model, then. The note that says so, and the text after it, may be half-said, too.
-    text = NOT_MINE + text
-    return text[max(n for n in range(min(len(text), len(said)) + 1) if said.endswith(text[:n])) :]
