@@ -162,6 +162,19 @@ async def test_a_session_moves_to_a_new_log_when_its_store_is_restarted(served: 
         assert said(log, turn) == count(200)
 
 
+async def test_this_process_and_others_share_one_log(served: Any) -> None:
+    """By its name here, by its port elsewhere: nobody takes the other's store for one that was restarted."""
+    async with (
+        instances(counting(50), 1, store=served.name) as (here,),
+        instances(counting(50), 1, store=served.url) as (there,),
+        watch(here.server, "s") as ann,
+        watch(there.server, "s", "bob") as bob,
+    ):
+        turn = turn_of(await ann.session.prompt("go"))
+        await asyncio.gather(ann.ended(turn), bob.ended(turn))
+        assert ann.seen == bob.seen == await read_log(served.url, "s")
+
+
 replies = st.recursive(st.none() | st.integers(-(2**63), 2**63 - 1) | st.binary(max_size=20), lambda inner: st.lists(inner, max_size=4))
 
 

@@ -28,6 +28,7 @@ class Node:
         self.running = False
         self._reaches = asyncio.Event()
         self._leave = asyncio.Event()
+        self._change = asyncio.Lock()
         self._life: asyncio.Task[None]
 
     @property
@@ -40,21 +41,20 @@ class Node:
         return self.server.token(name, session)
 
     async def start(self) -> None:
-        """A cold start: on the port that it had, knowing nothing. Raises what keeps it from that."""
-        if self.running:
-            return
-        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._reaches.set()
-        self._leave.clear()
-        self._life = asyncio.create_task(self._live(ready))
-        await asyncio.wait({ready, self._life}, return_when=asyncio.FIRST_COMPLETED)
-        if self._life.done():
-            self._life.result()
+        """A cold start: on the port that it had, knowing nothing; nothing, where it runs. Raises what keeps it from that."""
+        async with self._change:
+            if not self.running:
+                ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._reaches.set()
+                self._leave.clear()
+                self._life = asyncio.create_task(self._live(ready))
+                await asyncio.wait({ready, self._life}, return_when=asyncio.FIRST_COMPLETED)
+                if self._life.done():
+                    self._life.result()
 
     async def _live(self, ready: asyncio.Future[None]) -> None:
         async with open_store(self._store_url) as self.store:
-            for line in (self.store.redis, self.store.commits, self.store.ears):
-                line.connection_pool.get_connection = self._when_it_reaches(line.connection_pool.get_connection)
+            gate(self.store, self._reaches)
             async with serve(self._agents, store=self.store, **self._options) as self.server:
                 self._options["port"] = self.server.port
                 self.running = True
@@ -63,13 +63,6 @@ class Node:
                     await self._leave.wait()
                 finally:
                     self.running = False
-
-    def _when_it_reaches(self, get: Callable[..., Any]) -> Callable[..., Any]:
-        async def get_connection(*args: Any, **kwargs: Any) -> Any:
-            await self._reaches.wait()
-            return await get(*args, **kwargs)
-
-        return get_connection
 
     def freeze(self) -> None:
         """From now on no command of it reaches the store: it cannot renew, and does not know that time passes. Its sockets stay open."""
@@ -82,15 +75,32 @@ class Node:
     async def stop(self) -> None:
         """Gone: sockets cut, tasks cancelled, no turn handed over, no lease given back."""
         self.thaw()
-        if self.running:
-            await self.server.cut()
-            await end({self._life})
+        async with self._change:
+            if self.running:
+                await self.server.cut()
+                await end({self._life})
 
     async def leave(self) -> None:
         """An orderly exit: its turns are handed over, its clients told to come back."""
         self.thaw()
-        self._leave.set()
-        await self._life
+        async with self._change:
+            if self.running:
+                self._leave.set()
+                await self._life
+
+
+def gate(store: Store, reaches: asyncio.Event) -> None:
+    """While the event is not set, commands wait before they leave for the store."""
+
+    def gated(get: Callable[..., Any]) -> Callable[..., Any]:
+        async def get_connection(*args: Any, **kwargs: Any) -> Any:
+            await reaches.wait()
+            return await get(*args, **kwargs)
+
+        return get_connection
+
+    for line in (store.redis, store.commits, store.ears):
+        line.connection_pool.get_connection = gated(line.connection_pool.get_connection)
 
 
 @asynccontextmanager

@@ -27,6 +27,7 @@ class Process:
     def __init__(self, options: Mapping[str, object], environment: Mapping[str, str]) -> None:
         self.url = self.token = ""
         self.port = 0
+        self.running = False
         self.process: asyncio.subprocess.Process
         self._options, self._environment = options, environment
 
@@ -44,15 +45,18 @@ class Process:
             raise RuntimeError(f"an instance did not start: `python -m kit serve` ended with {await self.process.wait()}")
         self.url, self.token = (json.loads(told)[name] for name in ("url", "token"))
         self.port = int(self.url.rpartition(":")[2])
+        self.running = True
 
     async def start(self) -> None:
-        """A cold start, on the port that it had."""
-        await self.end()
-        await self.begin()
-        await self.listening()
+        """A cold start, on the port that it had; nothing, where it runs."""
+        if not self.running:
+            await self.end()
+            await self.begin()
+            await self.listening()
 
     def kill(self) -> None:
         """`kill -9`."""
+        self.running = False
         self._signal(signal.SIGKILL)
 
     def freeze(self) -> None:
@@ -64,6 +68,7 @@ class Process:
 
     async def leave(self) -> int:
         """SIGTERM: its turns are handed over, its clients told to come back. Gives its exit status."""
+        self.running = False
         self._signal(signal.SIGTERM)
         return await self.process.wait()
 

@@ -3,7 +3,7 @@
 fakeredis has a server of its own, `TcpFakeServer`. Behind it (2.40) a connection ends at the first error reply, so at the first script that
 is not known yet; INFO is missing; a thread for each connection looks 100 times a second whether there is something to do. What is here
 speaks RESP2 (https://redis.io/docs/latest/develop/reference/protocol-spec) for the kit's own commands, knows INFO's `run_id`, and can
-be paused and restarted, as the real thing can.
+be paused and restarted, as the real thing can. What any store can lose, wherever it is, `flush` and `trim` take from it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import asyncio
 import secrets
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from typing import Any
 
 from kit.ending import end
+from kit.packets import START
+from kit.projection import Projection
 from kit.store import StoreError, is_unknown_script, open_store
+from kit.transcript import Transcript
 
 
 class ServedStore:
@@ -25,7 +28,7 @@ class ServedStore:
     def __init__(self, name: str) -> None:
         self.name = name
         self.url = ""
-        self.run_id = secrets.token_hex(20)
+        self.run_id = "fake"  # as this process knows it by its name, so that both may use it
         self._answers = asyncio.Event()
         self._answers.set()
         self._connections: set[asyncio.Task[None]] = set()
@@ -43,8 +46,15 @@ class ServedStore:
         self.resume()
         await end(self._connections)
         if not keep:
-            async with open_store(self.name) as own:
-                await own.redis.flushall()
+            await self.flush()
+
+    async def flush(self) -> None:
+        """It loses all that it holds."""
+        await flush(self.name)
+
+    async def trim(self, session: str = "demo", keep: int = 0) -> None:
+        """A session's log loses its beginning."""
+        await trim(self.url, session, keep)
 
     def _accept(self, reader: StreamReader, writer: StreamWriter) -> None:
         task = asyncio.create_task(self._serve(reader, writer))
@@ -52,7 +62,7 @@ class ServedStore:
         task.add_done_callback(self._connections.discard)
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
-        with closing(writer):
+        with closing(writer), suppress(ConnectionError):
             async with open_store(self.name) as own:
                 line = await own.redis.connection_pool.get_connection()  # one's own: MULTI and CLIENT UNBLOCK are a connection's affair
                 while command := await _command(reader):
@@ -115,3 +125,22 @@ async def served_store(name: str | None = None) -> AsyncIterator[ServedStore]:
     finally:
         server.close()
         await end(store._connections)
+
+
+async def flush(url: str) -> None:
+    """The store at any URL loses all that it holds."""
+    async with open_store(url) as store:
+        await store.redis.flushall()
+
+
+async def trim(url: str, session: str, keep: int = 0) -> None:
+    """A session's log loses its first epochs, as when it is full: about `keep` entries stay, the last epoch, and what open turns need."""
+    async with open_store(url) as store:
+        transcript, known, head = Transcript(store), Projection(), START
+        log = (await transcript.open(session)).log
+        while batch := await transcript.read(log, head):
+            for entry in batch:
+                known.fold(entry.id, entry.body)
+            head = batch[-1].id
+        if before := known.surplus(keep):
+            await transcript.trim(log, before)

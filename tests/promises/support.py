@@ -15,8 +15,9 @@ from typing import Any, Literal, TypeVar
 
 from redis.exceptions import ConnectionError as StoreConnectionError
 
-from kit.client import Backoff, Session, connect
+from kit.client import Backoff, connect
 from kit.history import Agent, History
+from kit.lab.chaos import Witness
 from kit.lab.instances import Node, instances
 from kit.packets import (
     START,
@@ -131,27 +132,8 @@ class Losses:
 # ---- clients ----
 
 
-class Watcher:
+class Watcher(Witness):
     """A client and all that it has seen."""
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.seen: list[Entry | Gap] = []
-        self._news = asyncio.Condition()
-        self._stray: Exception | None = None
-
-    async def read(self) -> None:
-        async for entry in self.session:
-            async with self._news:
-                self.seen.append(entry)
-                self._news.notify_all()
-
-    async def until(self, found: Callable[[Watcher], T | None]) -> T:
-        """Wait until `found` gives something true, and give it."""
-        async with self._news:
-            while not (what := found(self)):
-                await self._news.wait()
-            return what
 
     @property
     def log(self) -> list[Entry]:
