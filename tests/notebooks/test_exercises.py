@@ -232,6 +232,66 @@ WRONG: Mapping[str, tuple[Wrong, ...]] = {
             "nobody told the agent",
         ),
     ),
+    "5.1": (
+        Wrong(
+            "async def hold(store, key, by, ms):\n    return bool(await store.set(key, by, nx=True, px=ms))",
+            "our own is renewed",
+        ),
+        Wrong(
+            "async def hold(store, key, by, ms):\n"
+            "    if await store.set(key, by, nx=True, px=ms):\n"
+            "        return True\n"
+            "    return await store.get(key) == by.encode() and bool(await store.pexpire(key, ms))",
+            "was somebody else's by then",
+        ),
+        Wrong(
+            "async def hold(store, key, by, ms):\n    return bool(await store.set(key, by, nx=True, ex=ms))",
+            "PX is in milliseconds",
+        ),
+    ),
+    "5.2": (
+        Wrong(
+            "async def append(store, stream, heard, text):\n"
+            "    last, _ = (await store.xrevrange(stream, count=1))[0]\n"
+            '    if int(last.split(b"-")[0]) > heard:\n'
+            "        return None\n"
+            '    return (await store.xadd(stream, {"f": text}, id=f"{heard}-*")).decode()',
+            "IndexError",
+        ),
+        Wrong(
+            "from redis.exceptions import ResponseError\n"
+            "async def append(store, stream, heard, text):\n"
+            "    try:\n"
+            '        id = await store.xadd(stream, {"f": text}, id=f"{heard}-*", nomkstream=True)\n'
+            "    except ResponseError:\n"
+            "        return None\n"
+            "    return id and id.decode()",
+            "only `equal or smaller` is a refusal",
+        ),
+        Wrong(
+            'async def append(store, stream, heard, text):\n    return (await store.xadd(stream, {"f": text}, nomkstream=True)).decode()',
+            "the next id",
+        ),
+    ),
+    "5.3": (
+        Wrong(
+            "def first_gap(cursor, entries):\n"
+            "    for entry in entries:\n"
+            '        if entry["id"] <= cursor:\n'
+            '            return entry["id"]\n'
+            '        cursor = entry["id"]',
+            "3-10 comes after 3-9",
+        ),
+        Wrong(
+            "def first_gap(cursor, entries):\n"
+            "    for entry in entries:\n"
+            '        epoch, n = map(int, entry["id"].split("-"))\n'
+            '        if n and cursor != f"{epoch}-{n - 1}":\n'
+            '            return entry["id"]\n'
+            '        cursor = entry["id"]',
+            "the end of the epoch before is missing",
+        ),
+    ),
 }
 """Two at least for each exercise, by its number."""
 

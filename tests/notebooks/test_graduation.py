@@ -24,6 +24,7 @@ TAUGHT: dict[str, dict[str, list[str]]] = {
     "02": {"kit/auth.py": ["read_token"], "kit/lab/attacks.py": ["read_naively"]},
     "03": {"kit/packets.py": ["Thought"]},
     "04": {"kit/ending.py": ["end"]},
+    "05": {"kit/store.py": ["is_refused_id"]},
 }
 """By chapter and file the functions, classes and constants that it teaches whole: `{"02": {"kit/auth.py": ["Refused"]}}`."""
 
