@@ -108,7 +108,7 @@ class Server:
                 return self._preflight(request.headers.get("Origin"))
             slot = self.slots.take()
             if slot.wait:  # before anything is looked at: it costs nothing, tells nothing about credentials, and spends no ticket
-                return _respond(HTTPStatus.SERVICE_UNAVAILABLE, "too many at once: come back a little later\n", _retry_after(slot.wait))
+                return _respond(HTTPStatus.SERVICE_UNAVAILABLE, f"too many at once: come back in {slot.wait} ms\n", _retry_after(slot.wait))
             try:
                 self._visits[websocket] = await self.door.admit(request.path, _folded(request.headers))
             except BaseException:
