@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from itertools import pairwise
+from types import AsyncGeneratorType
 from typing import Any, cast
 
 import pytest
@@ -302,6 +304,23 @@ async def test_a_closed_generator_is_a_stop(server: Server) -> None:
     await anext(packets)
     await packets.aclose()
     assert [r.path.rpartition("/")[2] for r in await over(server, 2)] == ["responses", "cancel"]
+
+
+@pytest.mark.parametrize("most", [3, 1000])
+async def test_nothing_is_left_to_the_garbage_collector(server: Server, mode: str, most: int) -> None:
+    """Whether an answer is left in the middle or heard to its end: no generator of the HTTP stream waits to be closed by chance."""
+    server.pace = 1000
+    packets = cast("AsyncGenerator[AnyPacket, None]", agent_on(server, mode)(FakeTurn().prompt("count to 20").history))
+    async with aclosing(packets):
+        for _ in range(most):
+            if await anext(packets, None) is None:
+                break
+    await over(server, 1)
+    for _ in range(100):  # what has been dropped is closed by the loop, one generator after the other
+        await asyncio.sleep(0)
+    left = [each.ag_frame for each in gc.get_objects() if isinstance(each, AsyncGeneratorType) and each.ag_frame]
+    libraries = ("openai", "httpx2", "httpcore2", "httpcore")
+    assert [frame for frame in left if frame.f_globals["__name__"].partition(".")[0] in libraries] == []
 
 
 async def test_a_stop_before_the_first_event_cancels_the_response(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

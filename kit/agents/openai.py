@@ -126,7 +126,7 @@ class Model:
         self.running = cursor.response if cursor else None
         try:
             stream, first = await self._opened(items, functions, cursor)
-            async with stream, aclosing(self._read(_chain(first, stream), cursor)) as events:
+            async with aclosing(_chain(first, stream)) as chain, aclosing(self._read(chain, cursor)) as events:
                 async for event in events:
                     self.running = event.at.response if self.background and event.calls is None else None
                     self.opening = None
@@ -152,7 +152,7 @@ class Model:
             async with asyncio.timeout(CANCEL_WITHIN):
                 if self.opening:
                     stream, first = await self.opening
-                    await stream.close()
+                    await _close(stream)
                     self.running = first.response.id if first and first.type == "response.created" else None
                 if self.running:
                     await self.client.responses.cancel(self.running)
@@ -241,8 +241,23 @@ def _tls() -> SSLContext:
 _Opened = tuple[openai.AsyncStream[Any], Any]
 
 
-async def _chain(first: Any, rest: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
-    if first is not None:
-        yield first
-        async for event in rest:
-            yield event
+async def _chain(first: Any, rest: openai.AsyncStream[Any]) -> AsyncGenerator[Any, None]:
+    try:
+        if first is not None:
+            yield first
+            async for event in rest:
+                yield event
+    finally:
+        await _close(rest)
+
+
+async def _close(stream: openai.AsyncStream[Any]) -> None:
+    """Close a stream, and read it to its end, which is near then.
+
+    Left before its end, it is a chain of ten suspended generators in a cycle (the client's stream and its iterator hold each other). The
+    garbage collector would close all of them at once, at some later moment: "asynchronous generator is already executing".
+    """
+    await stream.close()
+    with suppress(openai.APIError, JSONDecodeError):
+        async for _ in stream:
+            pass

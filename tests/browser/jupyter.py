@@ -77,14 +77,9 @@ class LabPage:
             await self.page.wait_for_function(f"(done) => ({PROMPTS})()[done - 1] === `[${{done}}]:`", arg=done)
 
     async def errors(self) -> list[str]:
-        """What cells printed as errors.
-
-        Not counted: a complaint of the garbage collector about an HTTP stream of the openai client that was closed in another thread. It is
-        about garbage, depends on the moment, and was not traced to its cause.
-        """
+        """What cells printed as errors."""
         stderr = self.page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']")
-        texts = await stderr.all_inner_texts()
-        return [text for text in texts if "async generator already executing" not in text]
+        return await stderr.all_inner_texts()
 
     async def restart(self) -> None:
         """Restart the kernel and wait until it is back."""
