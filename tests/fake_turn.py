@@ -95,13 +95,7 @@ class FakeTurn:
 
     def open(self) -> list[Action | Ask]:
         """What waits for a person or a client."""
-        return [packet for packet in self.history.said if isinstance(packet, Action | Ask) and not self._closed(packet)]
-
-    def _closed(self, packet: Action | Ask) -> bool:
-        answered = self.history.answer(packet.call) is not None
-        if isinstance(packet, Ask) or (packet.on == "approve" and answered):
-            return answered
-        return self.history.result(packet.call) is not None
+        return [packet for packet in self.history.said if isinstance(packet, Action | Ask) and self.history.waits_for(packet)]
 
     def story(self) -> list[tuple[Any, ...]]:
         """What happened in the current turn, apart from how it was cut into packets."""

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from kit.agents import HAND_OVER, AgentError
 from kit.agents.conversation import Event, Failed, Function, Item, Wanted, conversation
-from kit.agents.standing import due, left_of, rounds, thoughts, waiting
+from kit.agents.standing import due, left_of, rounds, thoughts
 from kit.agents.tools import Tools
 from kit.history import History
 from kit.packets import Action, AnyPacket, Ask, At, Content, Thought, ToolResult
@@ -80,7 +80,7 @@ class _Round:
                 if action := due(self.history):
                     yield self._said(await self._act(action))
                     continue
-                if waiting(self.history):
+                if any(map(self.history.waits_for, self.history.said)):
                     return
             try:
                 async with aclosing(self._run()) as run:

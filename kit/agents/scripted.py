@@ -35,7 +35,7 @@ def scripted(script: Script, *, pace: float | None = None, sleep: Callable[[floa
                     # Against the clock, not after the last piece: at 1000 a second the delays would add up.
                     await sleep(max(0.0, start + (i - said + 1) / pace - loop.time()))
                 yield piece
-            if _open(piece, history):
+            if history.waits_for(piece):
                 return
 
     return agent
@@ -53,13 +53,3 @@ def _renamed(packet: AnyPacket, taken: set[str], opening: str) -> AnyPacket:
     if isinstance(packet, Action | Ask | ToolResult) and packet.call in taken:
         return replace(packet, call=f"{packet.call}.{opening}")
     return packet
-
-
-def _open(piece: AnyPacket, history: History) -> bool:
-    match piece:
-        case Ask(call=call) | Action(call=call, on="approve"):
-            return history.answer(call) is None
-        case Action(call=call, on="client"):
-            return history.result(call) is None
-        case _:
-            return False

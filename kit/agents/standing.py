@@ -46,15 +46,6 @@ def due(history: History) -> Action | None:
     return next((a for a in actions if a.on == "server" or (a.on == "approve" and history.answer(a.call))), None)
 
 
-def waiting(history: History) -> bool:
-    """Whether the turn has an ask without an answer or an action without a result."""
-    return any(
-        history.answer(packet.call) is None if isinstance(packet, Ask) else history.result(packet.call) is None
-        for packet in history.said
-        if isinstance(packet, Action | Ask)
-    )
-
-
 def rounds(history: History) -> int:
     """How many runs of the model with calls were told whole in this turn."""
     return sum(isinstance(p, Action | Ask) and p.at is not None and p.at.sequence is None for p in history.said)
