@@ -68,6 +68,11 @@ def read_token(token: str, secret: str, now: float) -> Identity:
     return Identity(name, str(claims["session"]), expires)
 
 
+def opens(good_for: str, session: str) -> bool:
+    """Whether a credential for one session lets into another: into itself and its documents, `<session>--<name>`; `*` into all."""
+    return good_for in (ANY_SESSION, session) or session.rpartition("--")[:2] == (good_for, "--")
+
+
 class Tickets(Protocol):
     """Where tickets wait: written once, taken once."""
 
@@ -137,7 +142,7 @@ class Door:
         if value is None:
             raise Refused(HTTPStatus.UNAUTHORIZED, "the ticket is unknown, spent or expired: get a new one")
         held = json.loads(value)
-        if held["origin"] != origin or session not in (None, held["session"]):
+        if held["origin"] != origin or (session and not opens(held["session"], session)):
             raise Refused(HTTPStatus.UNAUTHORIZED, "the ticket is for another session or another page: get one for this")
         if self.clock() >= held["expires"]:
             raise Refused(HTTPStatus.UNAUTHORIZED, "the ticket has expired: get a new one")
@@ -157,7 +162,7 @@ class Door:
         self.check_origin(origin)
         offered = [p.strip() for p in headers.get("Sec-WebSocket-Protocol", "").split(",") if p.strip()]
         identity = await self._credentials(headers, offered, found[1], origin)
-        if identity.session not in (ANY_SESSION, found[1]):
+        if not opens(identity.session, found[1]):
             raise Refused(HTTPStatus.UNAUTHORIZED, "the token is for another session")
         if SUBPROTOCOL not in offered:
             raise Refused(HTTPStatus.BAD_REQUEST, f"offer the subprotocol {SUBPROTOCOL}")

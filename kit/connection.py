@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from kit.auth import Door, Refused, Visit
+from kit.auth import Door, Refused, Visit, opens
 from kit.ending import end
 from kit.feed import Feed
 from kit.instance import Instance
@@ -263,7 +263,7 @@ class Connection:
     async def _renew(self, token: str) -> None:
         try:
             fresh = self.door.read_token(token)
-            if fresh.name != self.identity.name or fresh.session not in ("*", self.visit.session):
+            if fresh.name != self.identity.name or not opens(fresh.session, self.visit.session):
                 raise Refused(HTTPStatus.UNAUTHORIZED, "the token is somebody else's")
         except Refused as refused:
             await self.socket.send(encode(Error(code="bad_token", text=str(refused), at="token")))

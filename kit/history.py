@@ -6,19 +6,35 @@ or a result arrived, or when another instance takes its turn over. So it begins 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
-from typing import overload
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, overload
 
-from kit.packets import Action, Answer, AnyPacket, Ask, Edit, Entry, Packet, Prompt, Result, ToolResult
+from kit.packets import Action, Answer, AnyPacket, Ask, Edit, Entry, Over, Packet, Prompt, Result, ToolResult, Write
+
+
+class Copy(NamedTuple):
+    """A document's text as it stood at the entry `id` of its log."""
+
+    name: str
+    text: str
+    id: str
+
+    def change(self, old: str, new: str) -> Write:
+        """What to say so that `new` stands where `old` stood here, whatever people have typed meanwhile; raises ValueError."""
+        return Write(name=self.name, text=new, over=Over(base=self.id, at=self.text.index(old), delete=len(old)))
 
 
 @dataclass(frozen=True)
 class History(Sequence[Entry]):
-    """The entries of a log in order, and the `turn` (`<id of its word>/<agent>`) that is to be answered."""
+    """The entries of a log in order, and the `turn` (`<id of its word>/<agent>`) that is to be answered.
+
+    `documents`: those that were opened in the session, by name, as they stood when the agent was called.
+    """
 
     entries: tuple[Entry, ...]
     turn: str
+    documents: Mapping[str, Copy] = field(default_factory=dict)
 
     @overload
     def __getitem__(self, index: int) -> Entry: ...

@@ -16,12 +16,14 @@ from typing import Any, Literal
 
 import msgspec
 
+from kit.document import is_document
 from kit.ending import end
 from kit.feed import Feed
 from kit.history import Agent
 from kit.log import Gone, Spoken, Stored
-from kit.packets import START, Answer, Edit, EntryId, Prompt, Receipt, Result, Said, Stop
+from kit.packets import START, Answer, Edit, EntryId, Patch, Prompt, Receipt, Result, Said, Stop
 from kit.projection import Projection, Turn
+from kit.scribe import Scribe
 from kit.store import StoreError
 from kit.transcript import Transcript
 from kit.turn import Run
@@ -137,10 +139,12 @@ class Instance:
     async def _say(self, feed: Feed, word: Said, heard: int | None) -> Receipt:
         if isinstance(word, Prompt):
             word = msgspec.structs.replace(word, to=",".join(self.agents) if word.to == "all" else word.to or self.default)
-        if not isinstance(word, Prompt) or self.overlap != "queue":  # it is about something that another instance may have just said
+        if isinstance(word, Patch):
+            await self._hear_up_to(feed, word.base)
+        elif not isinstance(word, Prompt) or self.overlap != "queue":  # it is about something that another instance may have just said
             await feed.catch_up()
         projection = await feed.projection()
-        if reason := self._refusal(projection, word):
+        if reason := self._refusal(feed.log.session, projection, word):
             if before := await self.transcript.find(feed.log, word):  # what it was about has been trimmed away since
                 return _duplicate(word, before, before.outcome == "too_late")
             return Receipt(ref=word.ref, status="refused", reason=reason)
@@ -158,13 +162,21 @@ class Instance:
             late = spoken.outcome == "too_late" if spoken.outcome else spoken.id in projection.late
             return _duplicate(word, spoken, late)
         late = spoken.id in projection.late
-        if not isinstance(word, Prompt):
+        if not isinstance(word, Prompt | Patch):  # their refs are kept as long as they are
             await self.transcript.settle(current, word, spoken, "too_late" if late else "applied")
         for turn in spoken.leased:
             await self._run_or_release(feed, projection, turn, by, first=turn.startswith(f"{spoken.id}/"))
         return Receipt(ref=word.ref, status="too_late" if late else "applied", id=str(spoken.id))
 
-    def _refusal(self, projection: Projection, word: Said) -> str | None:
+    async def _hear_up_to(self, feed: Feed, id: str) -> None:
+        """Another instance may have shown its author more than was heard here."""
+        with suppress(ValueError):
+            if feed.cursor < EntryId.parse(id):
+                await feed.catch_up()
+
+    def _refusal(self, session: str, projection: Projection, word: Said) -> str | None:
+        if is_document(session) != isinstance(word, Patch):
+            return "a document, `<session>--<name>`, takes patches and nothing else; patches go there, and other words into its session"
         if isinstance(word, Prompt) and (unknown := [name for name in word.addressed if name not in self.agents]):
             return f"there is no agent {unknown[0]!r:.60} here: address `all`, or some of {','.join(self.agents)}"
         if self.overlap == "reject" and (speaking := _in_the_way(projection, word)):
@@ -196,7 +208,8 @@ class Instance:
         async def ask(word: Prompt, heard: int) -> Receipt:
             return await self.say(feed.log.session, word, agent, heard)
 
-        run = Run(feed, turn, self.agents[agent], by=by, ask=ask, rng=self._rng, **self._turn_options)
+        scribe = Scribe(feed.log.session, self._holding, self.reopen)
+        run = Run(feed, turn, self.agents[agent], by=by, ask=ask, scribe=scribe, rng=self._rng, **self._turn_options)
         if self._leaving:
             run.leave()
         feed.turns.add(run)
@@ -204,7 +217,8 @@ class Instance:
 
     async def _run(self, run: Run, first: bool) -> None:
         try:
-            await run.run(first=first)
+            async with run.scribe:
+                await run.run(first=first)
             await self._trim(run.feed)
         except Gone:
             log.info("session %s, turn %s: its log was replaced; where the new one holds it, it goes on there", run.log.session, run.turn)

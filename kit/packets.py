@@ -13,16 +13,20 @@ import re
 import secrets
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 SUBPROTOCOL = "kit.v1"
 MAX_FRAME = 64 * 1024
 """Bytes in one frame; a larger one closes the connection with 1009."""
 MAX_BODY = 60 * 1024
 """Bytes in one word or packet as it is stored, so that the frame that carries it down stays under MAX_FRAME."""
+
+
+MAX_SPLICES = 16
+"""Places at which one patch changes its document; each costs an instance a walk through the text."""
 
 
 class CloseCode(IntEnum):
@@ -130,6 +134,21 @@ class Claim(Word, frozen=True):
     call: str
 
 
+class Splice(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """At a place of a text (in code points), delete so many and insert these."""
+
+    at: Annotated[int, Meta(ge=0)]
+    delete: Annotated[int, Meta(ge=0)] = 0
+    insert: str = ""
+
+
+class Patch(Word, frozen=True):
+    """Change a document, in its own log: `splices` in order, all in the text as it stood at the entry `base`."""
+
+    base: str
+    splices: Annotated[list[Splice], Meta(max_length=MAX_SPLICES)]
+
+
 class Takeover(Word, frozen=True):
     """An instance takes a turn over, or (`by` is null) gives it away."""
 
@@ -205,6 +224,22 @@ class Document(Packet, frozen=True):
     kind: str
 
 
+class Over(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What an agent writes over: `delete` characters from `at` of the text as it stood at the entry `base` of the document's log."""
+
+    base: str
+    at: Annotated[int, Meta(ge=0)]
+    delete: Annotated[int, Meta(ge=0)] = 0
+
+
+class Write(Packet, frozen=True):
+    """A piece of text for a document, behind what the turn wrote there before; or `over` a part of it, and from there on."""
+
+    name: str
+    text: str
+    over: Over | None = None
+
+
 class End(Packet, frozen=True):
     """The one last packet of a turn; `text` is a sentence for the person where it failed."""
 
@@ -272,10 +307,10 @@ class Beat(Struct, frozen=True, tag_field="type", tag=str.lower):
     """'I am here', every 10 s: page script cannot see pings."""
 
 
-Said = Prompt | Stop | Edit | Answer | Result | Claim
+Said = Prompt | Stop | Edit | Answer | Result | Claim | Patch
 """The words of a client."""
 AnyWord = Said | Takeover
-AnyPacket = Thought | Content | Action | ToolResult | Ask | Document | End
+AnyPacket = Thought | Content | Action | ToolResult | Ask | Document | Write | End
 Entry = AnyWord | AnyPacket
 """What stands in a log."""
 FromClient = Said | Renew | Typing
@@ -329,10 +364,11 @@ def split(packet: AnyPacket, limit: int = MAX_BODY) -> Iterator[AnyPacket]:
     size = len(_encoder.encode(packet)) + 256  # room for what turn and log fill in
     if size <= limit:
         yield packet
-    elif isinstance(packet, Thought | Content) and len(packet.text) > 1:
+    elif isinstance(packet, Thought | Content | Write) and len(packet.text) > 1:
         half = len(packet.text) // 2
+        rest = {"over": None} if isinstance(packet, Write) else {}  # the second half goes on behind the first
         yield from split(msgspec.structs.replace(packet, text=packet.text[:half], at=None), limit)
-        yield from split(msgspec.structs.replace(packet, text=packet.text[half:]), limit)
+        yield from split(msgspec.structs.replace(packet, text=packet.text[half:], **rest), limit)
     else:
         kind = type(packet).__name__.lower()
         raise ValueError(f"a packet `{kind}` of {size} bytes is over {limit}: put large values elsewhere and say where")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, assert_never
 
+from kit.document import Text
 from kit.packets import (
     START,
     Action,
@@ -17,10 +18,12 @@ from kit.packets import (
     AnyWord,
     Ask,
     Claim,
+    Document,
     Edit,
     End,
     EntryId,
     Packet,
+    Patch,
     Prompt,
     Result,
     Said,
@@ -28,6 +31,7 @@ from kit.packets import (
     Takeover,
     ToolResult,
     Word,
+    Write,
     decode_entry,
     frame_of,
 )
@@ -82,6 +86,8 @@ class Projection:
     calls: dict[str, Call] = field(default_factory=dict)
     late: set[EntryId] = field(default_factory=set)
     """The words that found nothing left to act on."""
+    text: Text = field(default_factory=Text)
+    """What stands in it, where it is the log of a document: one that an agent opened before anybody said anything."""
     sizes: dict[int, int] = field(default_factory=dict)
     """Entries in each epoch."""
 
@@ -98,7 +104,7 @@ class Projection:
                 if self._word(entry, id) == "too_late":
                     self.late.add(id)
             case Packet():
-                self._packet(entry)
+                self._packet(entry, id)
         return True
 
     def surplus(self, keep: int) -> EntryId | None:
@@ -121,7 +127,7 @@ class Projection:
         self.calls = {id: call for id, call in self.calls.items() if call.turn in self.turns}
         self.late = {id for id in self.late if id >= before}
 
-    def _packet(self, packet: AnyPacket) -> None:
+    def _packet(self, packet: AnyPacket, id: EntryId) -> None:
         match packet:
             case Ask(call=call):
                 self.calls[call] = Call(packet.turn, "ask")
@@ -129,6 +135,10 @@ class Projection:
                 self.calls[call] = Call(packet.turn, on)
             case ToolResult(call=call) if call in self.calls:
                 self.calls[call].done = True
+            case Document() if id.epoch == 0:
+                self.text.open(id, packet)
+            case Write() if self.text.opened:
+                self.text.write(id, packet)
             case End() if packet.turn in self.turns:
                 self.turns[packet.turn].ended = True
 
@@ -156,6 +166,8 @@ class Projection:
                 if not (call := self._waiting(word.call)) or call.claimed_by is not None:
                     return "too_late"
                 call.claimed_by = word.from_
+            case Patch():
+                return "applied" if self.text.patch(id, word) else "too_late"
             case Takeover():
                 if taken := self.turns.get(word.turn):
                     taken.taken = id
@@ -187,6 +199,8 @@ class Projection:
                 return self._refuse_turn(turn)
             case Answer(call=id) | Result(call=id) | Claim(call=id):
                 return self._refuse_call(word, id)
+            case Patch():
+                return self.text.refusal(word)
             case _:
                 return None
 

@@ -23,7 +23,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
 from websockets.protocol import State
 
-from kit.auth import ANY_SESSION, COOKIE, TICKET, Door, Refused, Visit
+from kit.auth import ANY_SESSION, COOKIE, TICKET, Door, Refused, Visit, opens
 from kit.connection import BEAT, Budget, Closed, Connection
 from kit.history import Agent
 from kit.instance import Instance
@@ -132,7 +132,7 @@ class Server:
                 identity = self.door.bearer(authorization)
                 query = parse_qs(asked)
                 session = query.get("session", [identity.session])[0]
-                if identity.session not in (ANY_SESSION, session) or session == ANY_SESSION:
+                if not opens(identity.session, session) or session == ANY_SESSION:
                     raise Refused(HTTPStatus.UNAUTHORIZED, "say for which session (?session=...); the token must be good for it")
                 ticket = await self.door.ticket(identity, session, query.get("origin", [origin])[0])
                 return _respond(HTTPStatus.OK, json.dumps({"ticket": ticket}) + "\n", {"Content-Type": "application/json"})

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from typing import TypeGuard
 
 import msgspec
 
-from kit.packets import Action, AnyPacket, Ask, Content, End, Packet, Thought, decode_entry, frame_of, split, stored
+from kit.packets import Action, AnyPacket, Ask, Content, End, Packet, Thought, Write, decode_entry, frame_of, split, stored
 from kit.projection import Projection
 
 JOINED = 10_000
@@ -27,7 +28,7 @@ def pieces(said: object, known: Projection, turn: str) -> Iterator[AnyPacket]:
         yield said  # type: ignore[misc]  # the same
         return
     if not isinstance(said, Packet) or isinstance(said, End):
-        raise NoPacket(f"agents say Thought, Content, Action, ToolResult, Ask or Document, not {said!r:.80}")
+        raise NoPacket(f"agents say Thought, Content, Action, ToolResult, Ask, Document or Write, not {said!r:.80}")
     try:
         decode_entry(frame_of("1-1", stored(said)))  # type: ignore[arg-type]  # any Packet is one of the union
         yield from split(said)  # type: ignore[arg-type]
@@ -43,24 +44,33 @@ def _is_short_text(text: object) -> bool:
 
 def joined(said: Iterable[AnyPacket]) -> Iterator[tuple[AnyPacket, int]]:
     """Neighbouring pieces of the same kind as one packet, with the number of pieces in it; the last one's provider cursor counts."""
-    texts: list[str] = []
-    last: Thought | Content | None = None
+    run: list[Thought | Content | Write] = []
     size = 0
     for piece in said:
-        if last is not None and (type(piece) is not type(last) or size + len(piece.text) > JOINED):
-            yield _join(last, texts), len(texts)
-            last, texts, size = None, [], 0
-        if isinstance(piece, Thought | Content):
-            last, size = piece, size + len(piece.text)
-            texts.append(piece.text)
+        if run and not (_goes_on(piece, run[-1]) and size + len(piece.text) <= JOINED):
+            yield _join(run), len(run)
+            run, size = [], 0
+        if isinstance(piece, Thought | Content | Write):
+            run.append(piece)
+            size += len(piece.text)
         else:
             yield piece, 1
-    if last is not None:
-        yield _join(last, texts), len(texts)
+    if run:
+        yield _join(run), len(run)
 
 
-def _join(last: Thought | Content, texts: list[str]) -> AnyPacket:
-    return last if len(texts) == 1 else msgspec.structs.replace(last, text="".join(texts))
+def _goes_on(piece: AnyPacket, last: Thought | Content | Write) -> TypeGuard[Thought | Content | Write]:
+    """Whether it stands right behind the piece before."""
+    same = not isinstance(piece, Write) or (isinstance(last, Write) and piece.name == last.name and piece.over is None)
+    return type(piece) is type(last) and same
+
+
+def _join(run: list[Thought | Content | Write]) -> AnyPacket:
+    first, last = run[0], run[-1]
+    if first is last:
+        return last
+    over = {"over": first.over} if isinstance(first, Write) else {}
+    return msgspec.structs.replace(last, text="".join([piece.text for piece in run]), **over)
 
 
 def numbered(said: Iterable[tuple[AnyPacket, int]], sender: str, turn: str, n: int) -> list[AnyPacket]:

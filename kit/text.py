@@ -18,12 +18,14 @@ from kit.packets import (
     Edit,
     End,
     Entry,
+    Patch,
     Prompt,
     Result,
     Stop,
     Takeover,
     Thought,
     ToolResult,
+    Write,
 )
 
 _OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -48,6 +50,10 @@ def text_of(entry: Entry) -> str:
             return turn or "all"
         case Claim(call=what) | Takeover(turn=what):
             return what
+        case Write(name=name, text=text):
+            return f"{name}: {text}"
+        case Patch(base=base, splices=splices):
+            return f"after {base}: {', '.join(f'at {s.at} -{s.delete} +{s.insert!r}' for s in splices)}"
         case Document(name=name, kind=kind):
             return f"{name} ({kind})"
         case End(reason=reason, text=text):

@@ -25,8 +25,9 @@ import msgspec
 from kit.feed import Feed
 from kit.history import HAND_OVER, Agent, AgentError, History
 from kit.log import Gone, Unheard
-from kit.packets import START, AnyPacket, End, EntryId, Prompt, Receipt, Takeover, new_ref, stored
+from kit.packets import START, AnyPacket, Document, End, EntryId, Prompt, Receipt, Takeover, Write, new_ref, stored
 from kit.projection import Turn
+from kit.scribe import Scribe
 from kit.speech import NoPacket, joined, numbered, pieces
 from kit.store import StoreError
 
@@ -53,8 +54,9 @@ class Deaf(Exception):
 class Run:
     """One instance's run of one turn, under the lease `by`.
 
-    `ask`: how its prompts to other agents are said; `patience`: seconds without a packet until the agent has failed; `grace`: seconds it
-    has to obey a stop; `join`: whether neighbouring pieces of text that wait for the same commit become one packet.
+    `ask`: how its prompts to other agents are said; `scribe`: how what it writes gets into documents; `patience`: seconds without a packet
+    until the agent has failed; `grace`: seconds it has to obey a stop; `join`: whether neighbouring pieces of text that wait for the same
+    commit become one packet.
     """
 
     def __init__(
@@ -65,12 +67,13 @@ class Run:
         *,
         by: str,
         ask: Ask,
+        scribe: Scribe,
         patience: float = 300.0,
         grace: float = 1.0,
         join: bool = True,
         rng: random.Random | None = None,
     ) -> None:
-        self.feed, self.turn, self.agent, self.by, self.ask = feed, turn, agent, by, ask
+        self.feed, self.turn, self.agent, self.by, self.ask, self.scribe = feed, turn, agent, by, ask, scribe
         self.patience, self.grace, self.join = patience, grace, join
         self.log = feed.log
         self._rng = rng or random.Random()
@@ -130,6 +133,7 @@ class Run:
         await self._patiently(self.feed.catch_up)
         history, _ = await self._patiently(lambda: self.feed.history(self.turn))
         self._taken, self._next = spoken.id, 1 + history.pieces
+        await self._patiently(lambda: self.scribe.bring(history.said))
         return history
 
     async def _take_back(self) -> None:
@@ -189,6 +193,7 @@ class Run:
         """Call the agent once. True: call it again; False: it is done; None: it waits, and the turn is let go."""
         self._check()
         history, head = await self._patiently(lambda: self.feed.history(self.turn))
+        history = await self._patiently(partial(self.scribe.read, history))
         speaker = asyncio.create_task(self._iterate(history), name=f"agent {self.turn}")
         speaker.add_done_callback(lambda _: self._wake.set())
         try:
@@ -210,7 +215,10 @@ class Run:
                 if isinstance(said, Prompt):
                     await self._hold(said)
                     continue
-                self._said.extend(pieces(said, self._known, self.turn))
+                new = list(pieces(said, self._known, self.turn))
+                if isinstance(said, Document | Write):
+                    await self._patiently(partial(self.scribe.check, said))
+                self._said.extend(new)
                 self._wake.set()
                 while len(self._said) >= BACKLOG:
                     self._room.clear()
@@ -290,7 +298,6 @@ class Run:
         try:
             await self.feed.append([(stored(p), p.at) for p in packets])
             self._next = packets[-1].n + packets[-1].k
-            return []
         except Unheard:
             await self._patiently(self.feed.catch_up)
             return packets
@@ -298,6 +305,8 @@ class Run:
             log.warning("turn %s: no answer to an append: %s", self.turn, error)
             await self._take_back()
             return [p for p in packets if p.n >= self._next]
+        await self._patiently(lambda: self.scribe.bring(packets))
+        return []
 
     async def _end(self, end: End) -> None:
         """Say the rest (unless a word ended the turn), then `end`, once, and let the turn go."""

@@ -34,16 +34,20 @@ from kit.packets import (
     FromClient,
     Gap,
     Hello,
+    Over,
     Packet,
+    Patch,
     Prompt,
     Receipt,
     Result,
+    Splice,
     Stop,
     Takeover,
     Thought,
     ToolResult,
     Typing,
     Word,
+    Write,
     decode_entry,
     decode_sent,
     encode,
@@ -52,7 +56,7 @@ from kit.packets import (
     stored,
 )
 
-# The tables of the protocol's page. `patch` and `who` are not spoken yet (they come with the war room).
+# The tables of the protocol's page. `who` is not spoken yet (it comes with the war room).
 FROM_SERVER = """
 hello      session, log, after, head, status, reason?, ticket?
 gap        log, after, reason
@@ -62,6 +66,7 @@ edit       id, prev, from, ref, turn, text
 answer     id, prev, from, ref, call, text
 result     id, prev, from, ref, call, value?, error?
 claim      id, prev, from, ref, call
+patch      id, prev, from, ref, base, splices
 takeover   id, prev, from, ref, turn, by
 thought    id, from, turn, n, k?, text
 content    id, from, turn, n, k?, text
@@ -69,6 +74,7 @@ action     id, from, turn, n, k?, call, name, arguments, on
 result     id, from, turn, n, k?, call, value?, error?
 ask        id, from, turn, n, k?, call, text, choices?
 document   id, from, turn, n, k?, name, kind
+write      id, from, turn, n, k?, name, text, over?
 end        id, from, turn, n, k?, reason, text?
 receipt    ref, status, id?, was?, reason?
 error      code, text, at?
@@ -82,6 +88,7 @@ edit       ref, turn, text
 answer     ref, call, text
 result     ref, call, value?, error?
 claim      ref, call
+patch      ref, base, splices
 renew      token
 typing     on
 """
@@ -179,6 +186,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=8,
 )
+PLACE = st.integers(0, 1 << 40)
 DOOR = {"from_": TEXT, "ref": TEXT}
 WORDS = st.one_of(
     st.builds(Prompt, text=TEXT, to=st.none() | TEXT, **DOOR),
@@ -188,6 +196,7 @@ WORDS = st.one_of(
     st.builds(Result, call=TEXT, value=VALUES, **DOOR),
     st.builds(Result, call=TEXT, error=TEXT, **DOOR),
     st.builds(Claim, call=TEXT, **DOOR),
+    st.builds(Patch, base=TEXT, splices=st.lists(st.builds(Splice, at=PLACE, delete=PLACE, insert=TEXT), max_size=3), **DOOR),
     st.builds(Takeover, turn=TEXT, by=st.none() | TEXT, **DOOR),
 )
 TURN = {"from_": TEXT, "turn": TEXT, "n": st.integers(1, 9), "k": st.integers(1, 9)}
@@ -200,6 +209,7 @@ PACKETS = st.one_of(
     st.builds(ToolResult, call=TEXT, value=VALUES, **TURN),
     st.builds(ToolResult, call=TEXT, error=TEXT, **TURN),
     st.builds(Ask, call=TEXT, text=TEXT, choices=st.none() | st.lists(TEXT, max_size=3), **TURN),
+    st.builds(Write, name=TEXT, text=TEXT, over=st.none() | st.builds(Over, base=TEXT, at=PLACE, delete=PLACE), **TURN),
     st.builds(Document, name=TEXT, kind=TEXT, **TURN),
     st.builds(End, reason=st.sampled_from(["done", "stopped", "replaced", "failed"]), text=st.none() | TEXT, **TURN),
 )
