@@ -14,7 +14,7 @@ from contextlib import aclosing
 from typing import cast
 
 from kit.history import Agent, History
-from kit.packets import Action, AnyPacket, Ask, Content, Edit, Prompt, Result, Thought, ToolResult
+from kit.packets import AnyPacket, Content, Edit, Prompt, Thought
 
 _MENTION = re.compile(r"^@([\w-]+(?:,[\w-]+)*)[:,]?[ \t]+", re.MULTILINE)
 
@@ -49,7 +49,7 @@ def _member(name: str, agent: Agent, others: set[str], rounds: int) -> Agent:
             async for packet in packets:
                 said.append(packet)
                 yield packet
-        if _waits(history, said):
+        if any(map(history.waits_for, said)):  # it will be called again
             return
         questions = addressed("".join(p.text for p in said if isinstance(p, Content)), others)
         if questions and _asked(history) >= rounds:
@@ -60,13 +60,6 @@ def _member(name: str, agent: Agent, others: set[str], rounds: int) -> Agent:
 
     member.__name__ = name
     return member
-
-
-def _waits(history: History, said: list[AnyPacket]) -> bool:
-    """Whether the turn has a question or an action open that only a person or a client can close: the agent will be called again."""
-    results = {p.call for p in said if isinstance(p, ToolResult)} | {e.call for e in history if isinstance(e, Result)}
-    asks = [p.call for p in said if isinstance(p, Ask) and history.answer(p.call) is None]
-    return bool(asks) or any(isinstance(p, Action) and p.on != "server" and p.call not in results for p in said)
 
 
 def _asked(history: History) -> int:
