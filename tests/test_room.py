@@ -156,7 +156,7 @@ async def test_whoever_takes_over_asks_no_second_time(store: str) -> None:
         async with watch(one.server, "s", "bob") as bob:
             turn = turn_of(await bob.session.prompt("go"), "a")
             await asked.wait()
-        await one.kill()
+        await one.stop()
         assert (await ann.ended(turn)).reason == "done"
         await quiet(ann, 2)
         assert [e.text for e in ann.log if isinstance(e, Prompt) and e.re] == ["go"]
