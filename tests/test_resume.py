@@ -13,7 +13,9 @@ import pytest
 from websockets import ConnectionClosed, InvalidHandshake
 from websockets.asyncio.client import connect
 
-from kit.lab.resume import Client, Fault, NotKept, Verdict, check_resume, kit_client, replay
+from kit.lab.chaos import Fault
+from kit.lab.resume import NotKept, Verdict, check_resume, kit_client, replay
+from kit.lab.trial import Client
 
 ERRORS = (OSError, ConnectionClosed, InvalidHandshake, EOFError)
 
@@ -47,7 +49,7 @@ def client(bug: str = "") -> Client:
                                     shelf["log"] = frame["log"]
                                 if bug != "keeps a gap to itself":
                                     yield frame
-                            case "prompt" | "content" | "end":
+                            case _ if "id" in frame:
                                 tries = 0
                                 if bug == "gives before it notes":
                                     yield frame
@@ -86,14 +88,14 @@ def test_a_broken_client_is_told_its_shortest_story(bug: str, promise: str) -> N
     """One or two faults, and the same ones tell the same story again."""
     verdict = check_resume(client(bug), seconds=60)
     print(verdict)
-    assert verdict.play
-    assert verdict.play.broken
-    assert verdict.play.broken.promise == promise
-    assert len(verdict.play.happened) <= 2
+    assert verdict.trial
+    assert verdict.trial.broken
+    assert verdict.trial.broken.promise == promise
+    assert len(verdict.trial.happened) <= 2
     assert len(repr(verdict).splitlines()) < 45
-    again = replay(client(bug), *verdict.play.happened)
-    assert again.play
-    assert repr(again.play.broken) == repr(verdict.play.broken)
+    again = replay(client(bug), *verdict.trial.happened)
+    assert again.trial
+    assert repr(again.trial.broken) == repr(verdict.trial.broken)
     assert again._repr_html_().count("<svg") == 1
 
 
@@ -115,10 +117,19 @@ async def nothing(url: str, token: str, shelf: dict[str, Any]) -> AsyncGenerator
     yield
 
 
-@pytest.mark.parametrize("bad", [ends, raises, nothing, None, lambda url: None], ids=["ends", "raises", "nothing", "None", "lambda"])
+async def blocks(url: str, token: str, shelf: dict[str, Any]) -> AsyncGenerator[Any, None]:
+    while True:
+        pass
+    yield
+
+
+ATTEMPTS = [ends, raises, nothing, blocks, None, lambda url: None]
+
+
+@pytest.mark.parametrize("bad", ATTEMPTS, ids=["ends", "raises", "nothing", "blocks", "None", "lambda"])
 def test_whatever_it_is_the_checker_answers(bad: Any) -> None:
     """In a cell there is never a traceback."""
-    verdict = check_resume(bad, examples=10)
+    verdict = check_resume(bad, examples=10, seconds=3)
     assert not verdict.passed
     assert "✗" in repr(verdict)
 
@@ -132,5 +143,5 @@ def test_under_kit_strict_it_raises(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_it_works_in_a_cell() -> None:
     """Where a loop is running in this thread."""
-    verdict: Verdict = replay(kit_client, Fault(3, "cut"))
+    verdict: Verdict = replay(kit_client, Fault(3, "cut", "line"))
     assert verdict.passed, verdict

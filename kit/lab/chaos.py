@@ -31,11 +31,13 @@ LINE = ("cut", "vanish", "linger", "shut", "stall", "delay", "jitter", "rate")
 INSTANCE = ("freeze", "stop", "leave")
 PROCESS = ("freeze", "kill", "leave")
 STORE = ("flush", "pause", "trim")
-_ENDED_BY = {"vanish": "appear", "stall": "flow", "freeze": "thaw", "stop": "start", "kill": "start", "leave": "start", "pause": "resume"}
+CLIENT = ("receipt", "reload")
+"""What a person does, and what befalls a client itself: see trial.py."""
+ENDED_BY = {"vanish": "appear", "stall": "flow", "freeze": "thaw", "stop": "start", "kill": "start", "leave": "start", "pause": "resume"}
 """How a fault that lasts is ended."""
-_KNOBS = {"delay": (0.01, 0.1), "jitter": (0.01, 0.05), "rate": (2_000.0, 20_000.0)}
+KNOBS = {"delay": (0.01, 0.1), "jitter": (0.01, 0.05), "rate": (2_000.0, 20_000.0)}
 """What is set and not called, and from which values it is drawn: seconds, and bytes per second."""
-_KNOWN = {*LINE, *INSTANCE, *PROCESS, *STORE, *_ENDED_BY.values(), "restart"}
+_KNOWN = {*LINE, *INSTANCE, *PROCESS, *STORE, *CLIENT, *ENDED_BY.values(), "restart"}
 
 
 class Fault(Struct, frozen=True, omit_defaults=True):
@@ -78,14 +80,15 @@ class Schedule(Struct, frozen=True):
         return msgspec.json.decode(text, type=cls)
 
     def __repr__(self) -> str:
-        return "Schedule((" + "".join(f"\n    {fault!r}," for fault in self.faults) + "\n))"
+        lines = "".join(f"    {fault!r},\n" for fault in self.faults)
+        return f"Schedule((\n{lines}))" if lines else "Schedule()"
 
 
 def _drawn(rng: random.Random, after: int, stage: Mapping[str, Sequence[str]]) -> Fault:
     where = rng.choice(list(stage))
     what = rng.choice(stage[where])
-    value = round(rng.uniform(*_KNOBS[what]), 3) if what in _KNOBS else None
-    lasts = what in _ENDED_BY or what in _KNOBS
+    value = round(rng.uniform(*KNOBS[what]), 3) if what in KNOBS else None
+    lasts = what in ENDED_BY or what in KNOBS
     return Fault(after, what, where, value, round(rng.uniform(0.05, 0.5), 2) if lasts else 0.0)
 
 
@@ -95,17 +98,21 @@ class Witness:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.seen: list[Entry | Gap] = []
+        self.count = 0
+        """How many of them are entries."""
         self._news = asyncio.Condition()
 
     @property
-    def count(self) -> int:
-        """How many entries it has seen."""
-        return sum(not isinstance(entry, Gap) for entry in self.seen)
+    def port(self) -> int:
+        """The local port of its connection, 0 while it has none."""
+        socket = self.session._socket
+        return int(socket.local_address[1]) if socket else 0
 
     async def read(self) -> None:
         async for entry in self.session:
             async with self._news:
                 self.seen.append(entry)
+                self.count += not isinstance(entry, Gap)
                 self._news.notify_all()
 
     async def until(self, found: Callable[[Any], T | None]) -> T:
@@ -146,13 +153,13 @@ async def play(schedule: Schedule, seen: Witness, stage: Mapping[str, Any]) -> N
 async def happen(fault: Fault, stage: Mapping[str, Any]) -> Fault | None:
     """Let it happen at once. Gives the fault that undoes it, where there is one."""
     on = stage[fault.where]
-    if fault.what in _KNOBS:
+    if fault.what in KNOBS:
         setattr(on, fault.what, fault.value)
         return Fault(fault.after, fault.what, fault.where, None if fault.what == "rate" else 0.0)
     done = getattr(on, fault.what)(*([] if fault.value is None else [fault.value]))
     if isawaitable(done):
         await done
-    return Fault(fault.after, _ENDED_BY[fault.what], fault.where) if fault.what in _ENDED_BY else None
+    return Fault(fault.after, ENDED_BY[fault.what], fault.where) if fault.what in ENDED_BY else None
 
 
 async def _end_later(fault: Fault, over: Fault | None, stage: Mapping[str, Any]) -> None:

@@ -1,0 +1,356 @@
+"""Trial: one story: a client under test, two instances, a witness who misses nothing, and the faults of a schedule.
+
+A fault's place is counted in frames here, that came down the client's own line: so a schedule names every point where it can be cut, also
+in the handshake (0), between hello and the first entry, and between a word and its receipt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from typing import Any
+
+import msgspec
+from websockets.frames import Opcode
+
+from kit.ending import end
+from kit.history import History
+from kit.lab import served
+from kit.lab.chaos import Fault, Schedule, Witness, play, witness
+from kit.lab.hurry import HurriedLoop
+from kit.lab.instances import Node, instances
+from kit.lab.line import Line
+from kit.lab.records import Frame, lengths
+from kit.lab.story import Broken, Lane, Story, View, judge
+from kit.lab.table import shorten
+from kit.packets import AnyPacket, Content, End, Entry, FromServer, Gap, Prompt, decode_sent
+from kit.store import open_store
+
+Client = Callable[[str, str, dict[str, Any]], AsyncGenerator[Any, None]]
+SAYS = 4
+"""Pieces in each answer."""
+PATIENCE = 120
+"""Seconds of the story's clock without any news after which what is missing counts as lost; a half-open line is noticed sooner."""
+LEASE = 20.0
+"""Of a turn, in seconds. The store's clock is real, so nobody waits for it: a lease is over `LATE` seconds after its owner has stopped."""
+LATE = 2.0
+SHUT = 16
+"""Connections in a row that are accepted, then closed."""
+STORM, WITHIN = 14, 10.0
+"""So many dials in so many seconds are a storm; with full jitter from half a second on there are about six."""
+TOLD: dict[str, tuple[Lane, str]] = {
+    "cut": ("client", "the line is cut"),
+    "shut": ("client", f"cut, and the next {SHUT} connections are accepted, then closed"),
+    "vanish": ("client", "half-open: what is sent vanishes, and nobody is told"),
+    "linger": ("client", "cut, and the instance does not notice"),
+    "receipt": ("client", "the person says something, and the line is cut"),
+    "reload": ("client", "reload (F5): only the shelf is left"),
+    "stop": ("instance", "an instance is stopped"),
+    "freeze": ("instance", "an instance freezes"),
+    "leave": ("instance", "an instance leaves"),
+    "flush": ("store", "emptied"),
+    "trim": ("store", "while the client is away, the log loses its beginning"),
+}
+
+
+async def numbers(history: History) -> AsyncIterator[AnyPacket]:
+    """The agent of the stories: `1 2 ... `, a piece a number; it goes on where the history ends."""
+    for i in range(history.pieces + 1, SAYS + 1):
+        await asyncio.sleep(0.05)
+        yield Content(f"{i} ")
+
+
+ANSWER = "".join(f"{i} " for i in range(1, SAYS + 1))
+
+
+# ---- the line, frame by frame ----
+
+
+class _Wire(Line):
+    """The client's line, which tells of every frame that has come through: `heard(frame, connection)`."""
+
+    heard: Callable[[Frame | None, bool], None]
+    nodes: Sequence[Node]
+
+    def accept(self, near: Any, back: Any) -> None:
+        """Whoever comes back may land anywhere."""
+        running = [node for node in self.nodes if node.running]
+        self.to = int(running[self.dials % len(running)].url.rpartition(":")[2])
+        super().accept(near, back)
+
+    def shut(self, connections: float = 1) -> None:
+        """And the connection that is open is cut."""
+        super().shut(connections)
+        self.cut()
+
+    async def _carry(self, source: Any, sink: Any, connection: Any, *, up: bool) -> None:
+        frames: Any = _Sink(sink, up, self.heard)
+        await super()._carry(source, frames, connection, up=up)
+
+
+class _Sink:
+    """A stream's writer that passes on one frame at a time; the first thing to pass is the head of the handshake."""
+
+    def __init__(self, sink: Any, up: bool, heard: Callable[[Frame | None, bool], None]) -> None:
+        self._sink, self._up, self._heard = sink, up, heard
+        self._head, self._passing = True, bytearray()
+
+    def write(self, piece: bytes) -> None:
+        self._passing += piece
+        while length := self._next():
+            part, frame = bytes(self._passing[:length]), None
+            del self._passing[:length]
+            if self._head:
+                self._head = False
+            else:
+                frame = Frame(0.0, 0, "up" if self._up else "down", part)
+            if not self._sink.is_closing():
+                self._sink.write(part)
+                self._heard(frame, self._up)
+
+    def _next(self) -> int:
+        if self._head:
+            return self._passing.find(b"\r\n\r\n") + 4 if b"\r\n\r\n" in self._passing else 0
+        needed = sum(lengths(self._passing))
+        return needed if 0 < needed <= len(self._passing) else 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sink, name)
+
+
+@asynccontextmanager
+async def _wire(nodes: Sequence[Node], heard: Callable[[Frame | None, bool], None]) -> AsyncIterator[_Wire]:
+    wire = _Wire(0, 0.0, 0.0, None, 0, random.Random(0))
+    wire.nodes, wire.heard = nodes, heard
+    server = await asyncio.start_server(wire.accept, "127.0.0.1", 0)
+    wire.port = server.sockets[0].getsockname()[1]
+    try:
+        yield wire
+    finally:
+        server.close()
+        await end(wire.tasks)
+
+
+# ---- one story ----
+
+
+class Trial:
+    """How a client fared. `broken`: the promise that it broke, `happened`: the faults until then, `story`: what was to be seen."""
+
+    def __init__(self, client: Client, faults: Sequence[Fault]) -> None:
+        self.client, self.faults = client, list(faults)
+        self.happened: list[Fault] = []
+        self.story, self.view = Story(), View()
+        self.log: list[Entry] = []
+        """What the witness has seen since the last gap."""
+        self.words: list[str] = []
+        self.shelf: dict[str, Any] = {"words": {}}
+        self.broken: Broken | None = None
+        self._frames = 0
+        self._reloads = self._loses_receipt = False
+        self._dialled: list[float] = []
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._store = f"fake://trial-{secrets.token_hex(8)}"
+        self._line: _Wire
+        self._witness: Witness
+        self._stage: Mapping[str, Any]
+
+    async def run(self) -> None:
+        """Raises Broken."""
+        async with (
+            AsyncExitStack() as stack,
+            instances(numbers, 2, store=self._store, join=False, lease=LEASE) as (one, other),
+            _wire((one, other), self._heard) as self._line,
+            witness(other.url, "s", other.token("witness")) as self._witness,
+        ):
+            stack.push_async_callback(end, self._tasks)
+            self._stage = {"line": self._line, "client": self, "one": one, "store": self}
+            self.say("hello")
+            self._soon(self._watch())
+            life = self._soon(self._live(other.token("ann")))
+            await self._over()
+            await end({life})
+            judge(self.view.entries, self.log, self.words, ANSWER)
+
+    async def _over(self) -> None:
+        """Wait until every fault has happened and the client has seen and said all. Raises Broken."""
+        quiet = 0
+        while not self.broken:
+            asked, ends = (sum(isinstance(e, kind) for e in self.log) for kind in (Prompt, End))
+            idle = self.log and asked == ends and str(self.view.last) == self.log[-1].id and not self.shelf["words"]
+            if quiet and idle and not self.faults:
+                return
+            if quiet >= PATIENCE:
+                raise self._missing()
+            if quiet and idle:
+                await self._witness.session.prompt(f"and then {len(self.log)}")  # so that more comes, for the faults that are to happen
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(1.0):
+                    await self._changed.wait()
+                    quiet = 0
+            except TimeoutError:
+                quiet += 1
+        raise self.broken
+
+    def _missing(self) -> Broken:
+        head = self.log[-1].id if self.log else "0-0"
+        if self.shelf["words"]:
+            text = next(iter(self.shelf["words"].values()))["text"]
+            return Broken("P4 receipts", f"a receipt for “{text}”, and that it is taken off the shelf", f"none {PATIENCE} s later")
+        if str(self.view.last) == head:
+            return Broken("P6 survives", "every turn comes to its end", f"the log stands still at {head} for {PATIENCE} s")
+        return Broken("P2 exactly once", f"all up to {head}", f"the client stands at {self.view.last}, {PATIENCE} s later")
+
+    async def _watch(self) -> None:
+        """See what the witness sees."""
+        told = 0
+        while True:
+            await self._witness.until(lambda w: len(w.seen) > told)  # noqa: B023  # it is awaited at once
+            for entry in self._witness.seen[told:]:
+                if isinstance(entry, Gap):
+                    self.log = []
+                else:
+                    self.log.append(entry)
+                    self.story.tell("instance", "store", f"{entry.id} {type(entry).__name__.lower()}", "says")
+            told = len(self._witness.seen)
+            self._changed.set()
+
+    # ---- the client's life ----
+
+    async def _live(self, token: str) -> None:
+        """Take what the client gives; where it is reloaded, begin it anew with what is on the shelf."""
+        try:
+            while True:
+                self._reloads = False
+                self.shelf = json.loads(json.dumps(self.shelf))
+                async with aclosing(self.client(f"ws://127.0.0.1:{self._line.port}/s/s", token, self.shelf)) as entries:
+                    async for entry in entries:
+                        self._take(decode_sent(msgspec.json.encode(entry)))
+                        self._changed.set()
+                        if self._reloads:
+                            break
+                if not self._reloads:
+                    raise Broken("P2 exactly once", "a client that goes on", "its generator came to an end")
+        except Broken as broken:
+            self._break(broken)
+        except Exception as error:  # noqa: BLE001  # a learner's
+            self._break(Broken("P2 exactly once", "a client that goes on", f"it raised {type(error).__name__}: {error}"))
+
+    def _take(self, entry: FromServer) -> None:
+        if not isinstance(entry, Entry | Gap):
+            raise Broken("P2 exactly once", "entries and gaps", f"a frame `{type(entry).__name__.lower()}`, which is neither")
+        self.view.take(entry)
+
+    def _break(self, broken: Broken) -> None:
+        self.broken = self.broken or broken
+        self._changed.set()
+
+    # ---- what its line carries ----
+
+    def _heard(self, frame: Frame | None, up: bool) -> None:
+        """A frame, or (None) the head of a handshake, has come through."""
+        if frame is None:
+            if up:
+                self._dial()
+            elif self.faults and not self.faults[0].after:
+                self._happen(self.faults.pop(0))
+            return
+        sent = json.loads(frame.payload) if frame.opcode == Opcode.TEXT else {"type": frame.name}
+        self._frames += not up
+        if sent["type"] not in ("beat", "ping", "pong", "close"):
+            self._tell(sent, up)
+            self._changed.set()
+        if up and self._loses_receipt:
+            self._loses_receipt = False
+            self.story.tell("client", "client", "the line is cut before the receipt")
+            self._line.cut()
+        elif self.faults and self.faults[0].after <= self._frames:
+            self._happen(self.faults.pop(0))
+
+    def _tell(self, sent: Mapping[str, Any], up: bool) -> None:
+        is_entry = "id" in sent and sent["type"] != "receipt"
+        about = " ".join(str(sent[key]) for key in ("status", "reason", "text") if sent.get(key))
+        text = shorten(f"{sent.get('id', '')} {sent['type']} {about}".strip(), 40)
+        self.story.tell("client" if up else "instance", "instance" if up else "client", text, "entries" if is_entry else "")
+
+    def _dial(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._dialled = [then for then in self._dialled if then > now - WITHIN] + [now]
+        self.story.tell("client", "instance", "dials", "dials")
+        self._changed.set()
+        if len(self._dialled) > STORM:
+            self._break(
+                Broken("backoff", f"at most {STORM} dials in {WITHIN:.0f} s", "more: a server in need would be dialled without end")
+            )
+
+    # ---- faults ----
+
+    def _happen(self, fault: Fault) -> None:
+        self.happened.append(fault)
+        self.story.tell(TOLD[fault.what][0], *TOLD[fault.what])
+        if fault.where in ("line", "client"):  # at once, before the next frame
+            getattr(self._stage[fault.where], fault.what)(*([] if fault.value is None else [fault.value]))
+        else:
+            self._soon(play(Schedule((msgspec.structs.replace(fault, after=0),)), self._witness, self._stage))
+        if fault.what in ("stop", "freeze"):
+            self._soon(self._end_leases())
+        self._changed.set()
+
+    async def _end_leases(self) -> None:
+        await asyncio.sleep(LATE)
+        async with open_store(self._store) as store:
+            async for key in store.redis.scan_iter("*:lease:*"):
+                await store.redis.delete(key)
+
+    def say(self, text: str = "") -> None:
+        """The person says something: it stands on the shelf until its receipt has come, and is said at each hello."""
+        text, ref = text or f"word {len(self.words) + 1}", secrets.token_urlsafe(16)
+        self.words.append(text)
+        self.shelf["words"][ref] = {"type": "prompt", "text": text, "ref": ref}
+
+    def receipt(self) -> None:
+        """A word gets through, and its receipt does not."""
+        self.say()
+        self._loses_receipt = True
+        self._line.cut()
+
+    def reload(self) -> None:
+        """With the next entry."""
+        self._reloads = True
+
+    async def flush(self) -> None:
+        """All is lost; then somebody says something, so that there is a new log."""
+        self.view.lost += 1
+        await served.flush(self._store)
+        await self._witness.session.prompt("a new log")
+
+    async def trim(self, session: str) -> None:
+        self.view.lost += 1
+        self._line.shut(6)
+        asked = await self._witness.session.prompt("while you were away")
+        await self._witness.until(lambda w: any(isinstance(e, End) and e.turn == f"{asked.id}/agent" for e in w.seen))
+        await served.trim(self._store, session)
+
+    def _soon(self, work: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.create_task(work)
+        self._tasks.add(task)
+        return task
+
+
+def tried(client: Client, faults: Sequence[Fault]) -> Trial:
+    """Play a story, on a loop of its own."""
+    trial, state = Trial(client, faults), random.getstate()
+    random.seed(0)  # a learner's jitter is the same in every run
+    with asyncio.Runner(loop_factory=HurriedLoop) as runner:
+        try:
+            runner.run(trial.run())
+        except Broken as broken:
+            trial.broken = broken
+    random.setstate(state)
+    return trial
