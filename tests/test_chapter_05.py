@@ -27,7 +27,7 @@ from tests.notebooks.build import SOLUTIONS
 
 CELLS = {cell.id.removeprefix("state-"): cell.source for cell in nbformat.read(SOLUTIONS / "05_state.ipynb", as_version=4).cells}
 """The chapter's cells by their id: what is tested is what a learner runs."""
-NUMBERS = [str(i) for i in range(1, 61)]
+SAID = [str(i) for i in range(1, 61)]
 
 
 GIVEN = """
@@ -148,7 +148,7 @@ async def test_whatever_happens_to_the_instance_each_number_comes_once(story: An
         "deploy": (story(Node.leave), ["given away", "taken over"]),
     }
     told = await asyncio.gather(*(fate for fate, _ in fates.values()))
-    assert [(text.split(), takeovers) for text, takeovers in told] == [(NUMBERS, expected) for _, expected in fates.values()]
+    assert [(text.split(), takeovers) for text, takeovers in told] == [(SAID, expected) for _, expected in fates.values()]
 
 
 async def test_without_the_fence_the_zombie_says_it_twice(story: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,43 +160,33 @@ async def test_without_the_fence_the_zombie_says_it_twice(story: Any, monkeypatc
     monkeypatch.setattr(commits, "APPEND_SHA", hashlib.sha1(unfenced.encode()).hexdigest())
     text, takeovers = await story(Node.freeze)
     assert takeovers == ["taken over"]
-    assert set(text.split()) == set(NUMBERS)
+    assert set(text.split()) == set(SAID)
     assert max(Counter(text.split()).values()) == 2
 
 
 # ---- finding one's place ----
 
 REASONS = {
-    "no cursor": {
-        "said while away": "The bridge is metres.",
-        "edited while away": "The bridge is has two towers.",
-        "store restarted": "The bridge is do you mean?",
-        "zombie": "The bridge is 412 412 metres.",
-    },
-    "full replay": {
-        "said while away": "The bridge is The bridge is 412 metres.",
-        "store restarted": "The bridge is Which bridge do you mean?",
-        "zombie": "The bridge is The bridge is 412 412 metres.",
-    },
-    "character count": {
-        "edited while away": "The bridge is ers.",
-        "store restarted": "The bridge is o you mean?",
-        "zombie": "The bridge is 412 412 metres.",
-    },
-    "offset": {"store restarted": "The bridge is you mean?", "zombie": "The bridge is 412 412 metres."},
-    "offset + epoch": {"zombie": "The bridge is 412 412 metres."},
+    "no cursor": ["The bridge is metres.", "The bridge is towers.", "The bridge is do you?", "The bridge is 412 412 metres."],
+    "full replay": [
+        "The bridge is The bridge is 412 metres.",
+        "",
+        "The bridge is Which one do you?",
+        "The bridge is The bridge is 412 412 metres.",
+    ],
+    "character count": ["", "The bridge is ers.", "The bridge is ou?", "The bridge is 412 412 metres."],
+    "offset": ["", "", "The bridge is you?", "The bridge is 412 412 metres."],
+    "offset + epoch": ["", "", "", "The bridge is 412 412 metres."],
+    "the kit": ["", "", "", ""],
 }
-"""What each policy shows under each fault that breaks it: lost, doubled, in the middle of other words, of another log, said twice."""
+"""What each policy shows under each fault, where that is wrong: lost, doubled, in the middle of other words, of another log, said twice."""
 
 
 async def test_each_policy_of_resuming_is_broken_by_its_fault_and_by_no_other() -> None:
     names = await ran("resume", "broken")
-    seen, wrong = names["seen"], {}
-    for name, policy in names["POLICIES"].items():
-        shown = {fault: policy(seen, [t for _, t in log], now, other) for fault, (log, now, other, _) in names["FAULTS"].items()}
-        wrong[name] = {fault: text for fault, text in shown.items() if text != names["FAULTS"][fault][3]}
-    assert wrong == REASONS
-    assert names["broken"] == {**{name: list(faults) for name, faults in REASONS.items()}, "the kit": []}
+    assert list(names["FAULTS"]) == ["said while away", "edited while away", "store restarted", "zombie"]
+    right = [fault.right for fault in names["FAULTS"].values()]
+    assert {name: [t if t != r else "" for t, r in zip(shown, right, strict=True)] for name, shown in names["shown"].items()} == REASONS
 
 
 async def test_screen_is_what_the_kit_shows_of_an_edit(store: str) -> None:

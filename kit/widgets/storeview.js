@@ -60,7 +60,13 @@ function lease(left, whole, live) {
 function render({ model, el }) {
   const view = new StoreView(el, model.get("session"));
   const draw = () => view.show(model.get("picture"));
-  const say = () => document.hidden || model.send({ kit: "shown" });
+  const say = () => {
+    try {
+      if (!document.hidden) model.send({ kit: "shown" });
+    } catch {
+      // The kernel was restarted: this view's comm is closed, and nobody looks for it any more.
+    }
+  };
   const saying = setInterval(say, SAY);
   document.addEventListener("visibilitychange", say);
   model.on("change:picture", draw);
