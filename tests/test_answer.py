@@ -7,10 +7,10 @@ from typing import Any, Self
 
 import pytest
 
-from kit.agents import Agent, AgentError, History
 from kit.agents.answer import Echo, answer
 from kit.agents.conversation import Call, Event, Failed, Function, Item, Message, Wanted
 from kit.agents.tools import Tools
+from kit.history import Agent, AgentError, History
 from kit.packets import Action, Ask, At, Content, Thought, ToolResult
 from tests.fake_turn import FakeTurn, replies
 

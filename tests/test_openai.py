@@ -16,11 +16,11 @@ from typing import Any, cast
 import pytest
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-from kit.agents import HAND_OVER, AgentError, model, openai
+from kit.agents import model, openai
 from kit.agents.demo import default_agent
 from kit.agents.model import Cut, Record, Refuse, Server, Stall, rate_limited
 from kit.agents.openai import openai_agent
-from kit.history import Agent
+from kit.history import HAND_OVER, Agent, AgentError
 from kit.packets import Action, AnyPacket, Ask, Content, Thought, ToolResult
 from tests.fake_turn import FakeTurn, Killed, replies, told
 

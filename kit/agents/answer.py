@@ -21,11 +21,10 @@ from typing import Protocol, Self
 
 from msgspec.structs import replace
 
-from kit.agents import HAND_OVER, AgentError
 from kit.agents.conversation import Event, Failed, Function, Item, Wanted, conversation
 from kit.agents.standing import due, left_of, rounds, thoughts
 from kit.agents.tools import Tools
-from kit.history import History
+from kit.history import HAND_OVER, AgentError, History
 from kit.packets import Action, AnyPacket, Ask, At, Content, Thought, ToolResult
 
 

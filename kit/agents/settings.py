@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from kit.agents import AgentError
+from kit.history import AgentError
 
 OPENAI = "https://api.openai.com/v1"
 
