@@ -132,9 +132,11 @@ async def witness(url: str, session: str, token: str, **options: Any) -> AsyncIt
     """A client of its own, which reads all the time while the block runs. Dial it where no fault of the schedule falls."""
     backoff = Backoff(base=0.01, limit=0.1)
     async with connect(url, session=session, token=token, **{"backoff": backoff, **options}) as one:
-        seen = Witness(one)
+        seen, greeted = Witness(one), asyncio.Event()
+        one.on_state = lambda _: greeted.set()
         task = asyncio.create_task(seen.read())
         try:
+            await greeted.wait()
             yield seen
         finally:
             await end({task})

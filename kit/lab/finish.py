@@ -11,7 +11,7 @@ import gc
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -65,21 +65,21 @@ class Watch:
             if task.done() and task not in self._tasks and getattr(task, "_log_traceback", False):
                 yield f"{task.get_name()}: {task.exception()!r}"
 
-    def sockets(self, server: int, model: int) -> Iterator[str]:
-        """The open ones, but for those of the lab: at its ports, and its agents' to the model."""
+    def sockets(self, own: Collection[int], model: int) -> Iterator[str]:
+        """The open ones, but for those of the lab: at its own ports, and its agents' to the model."""
         for each in _living(socket.socket):
             if each not in self._sockets and each.fileno() >= 0 and each.family in (socket.AF_INET, socket.AF_INET6):
                 here, there = each.getsockname(), _peer(each)
-                if here[1] not in (server, model) and (there or here)[1] != model:
+                if here[1] not in own and model not in (here[1], (there or here)[1]):
                     yield f"{here[0]}:{here[1]} {f'to {there[0]}:{there[1]}' if there else 'listening'}"
 
-    def report(self, server: int, model: int) -> list[str]:
-        """With the ports of the lab's server and model: one sentence for each thing that is left over."""
+    def report(self, own: Collection[int], model: int) -> list[str]:
+        """With the lab's own local ports and that of its model: one sentence for each thing that is left over."""
         _collect()  # so that it does not depend on the moment what garbage is still there
         return [
             *(f"a task still runs: {task.get_name()} ({task.get_coro()}): await it or cancel it" for task in self.tasks()),
             *(f"a task failed and nobody looked: {failure}" for failure in self.failed()),
-            *(f"a socket is open: {which}: close it, best by `async with`" for which in self.sockets(server, model)),
+            *(f"a socket is open: {which}: close it, best by `async with`" for which in self.sockets(own, model)),
         ]
 
     def end(self) -> None:

@@ -21,8 +21,8 @@ from kit.store import Store, open_store
 class Node:
     """An instance with lines of its own to the store. While it runs it has a `server` and a `store`; `start` keeps its port."""
 
-    def __init__(self, agents: Agent | Mapping[str, Agent], store: str, **options: Any) -> None:
-        self._agents, self._store_url, self._options = agents, store, options
+    def __init__(self, agents: Agent | Mapping[str, Agent], store: str, answers: asyncio.Event, **options: Any) -> None:
+        self._agents, self._store_url, self._answers, self._options = agents, store, answers, options
         self.server: Server
         self.store: Store
         self.running = False
@@ -54,7 +54,7 @@ class Node:
 
     async def _live(self, ready: asyncio.Future[None]) -> None:
         async with open_store(self._store_url) as self.store:
-            gate(self.store, self._reaches)
+            gate(self.store, self._reaches, self._answers)
             async with serve(self._agents, store=self.store, **self._options) as self.server:
                 self._options["port"] = self.server.port
                 self.running = True
@@ -89,12 +89,13 @@ class Node:
                 await self._life
 
 
-def gate(store: Store, reaches: asyncio.Event) -> None:
-    """While the event is not set, commands wait before they leave for the store."""
+def gate(store: Store, *open: asyncio.Event) -> None:
+    """While one of the events is not set, commands wait before they leave for the store."""
 
     def gated(get: Callable[..., Any]) -> Callable[..., Any]:
         async def get_connection(*args: Any, **kwargs: Any) -> Any:
-            await reaches.wait()
+            for event in open:
+                await event.wait()
             return await get(*args, **kwargs)
 
         return get_connection
@@ -105,9 +106,16 @@ def gate(store: Store, reaches: asyncio.Event) -> None:
 
 @asynccontextmanager
 async def instances(
-    agents: Agent | Mapping[str, Agent], count: int = 2, *, store: str | None = None, **options: Any
+    agents: Agent | Mapping[str, Agent],
+    count: int = 2,
+    *,
+    store: str | None = None,
+    answers: asyncio.Event | None = None,
+    **options: Any,
 ) -> AsyncIterator[list[Node]]:
     """So many instances over one store (a URL; None: this process's memory) while the block runs; `options` go to `kit.server.serve`.
+
+    While `answers` is not set, the store is as good as paused, for all of them.
 
     async with instances(agent, 2, lease=0.5) as (one, other):
         async with connect(one.url, token=one.token(), session="demo") as session:
@@ -115,7 +123,10 @@ async def instances(
     """
     store = store or f"fake://instances-{secrets.token_hex(8)}"
     options.setdefault("secret", secrets.token_urlsafe(32))
-    nodes = [Node(agents, store, **options) for _ in range(count)]
+    if answers is None:
+        answers = asyncio.Event()
+        answers.set()
+    nodes = [Node(agents, store, answers, **options) for _ in range(count)]
     try:
         for node in nodes:
             await node.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -45,6 +45,10 @@ class Lab:
         self._leave = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._guests: set[asyncio.Task[None]] = set()
+        self.serving: dict[str, Any] = {}
+        """What `serve` was given: another instance that is given the same is one of the lab's."""
+        self.ports: list[Callable[[], Collection[int]]] = [lambda: [self.server.port]]
+        """The local ports of sockets that are the lab's own."""
 
     @property
     def url(self) -> str:
@@ -119,12 +123,12 @@ class Lab:
     ) -> None:
         # A secret fresh in each kernel: no token of an earlier one is good here. One packet a piece, so that the ids in the notebook's
         # text are the ids on the learner's screen.
-        options = {"secret": secrets.token_urlsafe(32), "join": False, "create_connection": self.trace.connection, **options}
+        self.serving = {"secret": secrets.token_urlsafe(32), "join": False, "create_connection": self.trace.connection, **options}
         async with model.serve(pace=pace) as self.model, open_store(store) as opened:
             agents = agents or default_agent(self.model.url)
             named = agents if isinstance(agents, Mapping) else {"agent": agents}
             observed = {name: self.trace.observed(agent) for name, agent in named.items()}
-            async with serve(observed, store=self.trace.watch(opened), **options) as self.server:
+            async with serve(observed, store=self.trace.watch(opened), **self.serving) as self.server:
                 ready.set_result(None)
                 await self._leave.wait()
                 await end(self._guests)
@@ -181,7 +185,8 @@ def finish() -> Finished:
     lab = Lab.current
     if lab is None:
         raise Unfinished("no lab is open: run the notebook from its first cell")
-    left = lab.watch.report(lab.server.port, urlsplit(lab.model.url).port or 0)
+    own = {port for ports in lab.ports for port in ports()}
+    left = lab.watch.report(own, urlsplit(lab.model.url).port or 0)
     if is_strict():  # a test looks behind the lab, too; a learner's panels go on
         lab.close()
         left += run(_still_there())
