@@ -22,7 +22,7 @@ from kit.ending import end
 from kit.feed import Feed
 from kit.instance import Instance
 from kit.log import Log, Opened
-from kit.packets import START, Beat, CloseCode, EntryId, Error, Gap, Hello, Renew, Typing, Word, encode
+from kit.packets import START, Beat, CloseCode, EntryId, Error, Gap, Hello, Patch, Receipt, Renew, Said, Typing, Word, encode
 from kit.said import BadFrame, decode_said
 from kit.store import StoreError
 
@@ -89,6 +89,7 @@ class Connection:
         self.log: Log
         self._beat = beat
         self._budget = budget or Budget()
+        self._patches = Budget(size=30, refill=10)
         self._behind = asyncio.Event()
         self._renewed = asyncio.Event()
 
@@ -253,12 +254,20 @@ class Connection:
         match said:
             case Word():
                 self._budget.spend(20)
-                await self.socket.send(encode(await self.instance.say(self.visit.session, said, self.identity.name)))
+                await self.socket.send(encode(await self._say(said)))
             case Renew(token=token):
                 await self._renew(token)
             case Typing():
                 self._budget.spend(20)
                 await self.instance.tell(self.feed, encode(msgspec.structs.replace(said, from_=self.identity.name)))
+
+    async def _say(self, word: Said) -> Receipt:
+        if isinstance(word, Patch):
+            try:
+                self._patches.spend(1)
+            except Flooding:
+                return Receipt(ref=word.ref, status="refused", reason="at most ten patches a second: gather what is typed")
+        return await self.instance.say(self.visit.session, word, self.identity.name)
 
     async def _renew(self, token: str) -> None:
         try:

@@ -1,0 +1,217 @@
+"""Documents in a room, on both stores: people and agents on one text, whatever breaks; and what does not get in."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from kit.document import document_session
+from kit.history import Agent, History
+from kit.lab.instances import Node
+from kit.packets import AnyPacket, Document, EntryId, Patch, Splice, Takeover, Write, new_ref
+from kit.replica import Replica, SharedDocument, connect_document
+from tests.promises.support import Losses, nodes, read_log, turn_of, watch
+from tests.support import Visitor, ref, visit
+
+NAME = "main.py"
+LINES = 40
+
+
+def writing(lines: int, name: str = NAME, pace: float = 500.0) -> Agent:
+    """Writes a document of so many numbered lines, a line a piece; goes on where the history ends."""
+
+    async def agent(history: History) -> AsyncIterator[AnyPacket]:
+        for i in range(history.pieces, lines + 1):
+            yield Write(name=name, text=f"{history.agent} {i}\n") if i else Document(name=name, kind="python")
+            await asyncio.sleep(1 / pace)
+
+    return agent
+
+
+def lines_of(agent: str, count: int) -> list[str]:
+    return [f"{agent} {i}" for i in range(1, count + 1)]
+
+
+def document(node: Node, name: str = "ann", **options: Any) -> Any:
+    return connect_document(node.url, session="s", name=NAME, token=node.token(name), pace=0.02, **options)
+
+
+async def opened(there: SharedDocument) -> None:
+    await there.until(lambda _: there.replica.opened is not None)
+
+
+async def kept(store: str) -> str:
+    """What the log of the document folds to, for one who comes late."""
+    late = Replica()
+    for entry in await read_log(store, document_session("s", NAME)):
+        late.take(entry)
+    return late.text
+
+
+# ---- together ----
+
+
+async def test_people_type_into_what_an_agent_is_writing(store: str) -> None:
+    """Neither waits for the other, nothing is lost, and each line of the agent stays whole."""
+    agents = {"coder": writing(LINES)}
+    async with nodes(store, agents, 1) as (node,), watch(node.server, "s") as watcher, document(node) as ann, document(node, "bob") as bob:
+        turn = turn_of(await watcher.session.prompt("write"), "coder")
+        await ann.until(lambda text: "coder 3\n" in text)
+        ann.type(0, insert="# by ann\n")
+        bob.type(bob.text.index("\n") + 1, insert="# by bob\n")
+        assert ann.text.startswith("# by ann\n"), "one's own keystroke is seen at once"
+        await watcher.ended(turn)
+        await asyncio.gather(ann.settled(), bob.settled())
+        whole = await ann.until(lambda text: f"coder {LINES}\n" in text and "by bob" in text)
+        assert await bob.until(lambda text: text == whole) == await kept(store)
+        assert [line for line in whole.splitlines() if line[0] != "#"] == lines_of("coder", LINES)
+        assert whole.count("# by ann\n") == whole.count("# by bob\n") == 1
+
+
+async def test_typing_fences_no_agent_that_speaks_elsewhere(store: str) -> None:
+    """Patches are words of the document's log: in the session's log the epoch is the prompt's."""
+    async with nodes(store, {"coder": writing(LINES)}, 1) as (node,), watch(node.server, "s") as watcher, document(node) as ann:
+        turn = turn_of(await watcher.session.prompt("write"), "coder")
+        await opened(ann)
+        for _ in range(5):
+            ann.type(0, insert="x")
+            await ann.settled()
+        await watcher.ended(turn)
+        assert {EntryId.parse(entry.id).epoch for entry in watcher.log} == {1}
+
+
+async def test_after_a_stop_nothing_said_after_it_reaches_the_document(store: str) -> None:
+    """What the document holds is what the session's log holds, which has nothing of the turn above the stop."""
+    async with nodes(store, {"coder": writing(10**6, pace=2000)}, 1) as (node,), watch(node.server, "s") as watcher, document(node) as ann:
+        turn = turn_of(await watcher.session.prompt("write"), "coder")
+        await ann.until(lambda text: "coder 20\n" in text)
+        stopped = await watcher.session.stop()
+        await watcher.ended(turn)
+        written = [entry for entry in watcher.log if isinstance(entry, Write)]
+        assert all(EntryId.parse(entry.id) < EntryId.parse(str(stopped.id)) for entry in written)
+        assert await kept(store) == "".join(entry.text for entry in written)
+
+
+async def test_an_agent_changes_what_it_read_and_not_what_was_typed_meanwhile(store: str) -> None:
+    read, typed = asyncio.Event(), asyncio.Event()
+
+    async def fixer(history: History) -> AsyncIterator[AnyPacket]:
+        if not history.documents:
+            yield Write(name=NAME, text="def add(a, b):\n    return a - b\n")
+        elif history.prompt.text == "fix":
+            change = history.documents[NAME].change("a - b", "a + b")
+            read.set()
+            await typed.wait()
+            yield change
+
+    async with nodes(store, {"coder": fixer}, 1) as (node,), watch(node.server, "s") as watcher, document(node) as ann:
+        await watcher.ended(turn_of(await watcher.session.prompt("write"), "coder"))
+        fixing = turn_of(await watcher.session.prompt("fix"), "coder")
+        await read.wait()
+        text = await ann.until(lambda text: "return" in text)
+        ann.type(text.index("a - b"), insert="(")
+        ann.type(ann.text.index("a - b") + 5, insert=")")
+        ann.type(0, insert="# sums\n")
+        await ann.settled()
+        typed.set()
+        await watcher.ended(fixing)
+        assert await ann.until(lambda text: "+" in text) == "# sums\ndef add(a, b):\n    return (a + b)\n"
+
+
+async def test_a_turn_that_is_taken_over_writes_on_and_nothing_twice(store: str) -> None:
+    """The instance dies in mid-writing: what it had said and not brought is brought by the next one."""
+    async with nodes(store, {"coder": writing(200, pace=300)}, 2) as (one, other), watch(other.server, "s") as watcher:
+        async with watch(one.server, "s", "bob") as bob:
+            turn = turn_of(await bob.session.prompt("write"), "coder")
+        async with document(other) as ann:
+            await ann.until(lambda text: "coder 50\n" in text)
+            await one.stop()
+            await watcher.ended(turn)
+            assert any(isinstance(entry, Takeover) for entry in watcher.log)
+            assert (await ann.until(lambda text: "coder 200\n" in text)).splitlines() == lines_of("coder", 200)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_everybody_ends_with_one_text_over_bad_lines(store: str, seed: int) -> None:
+    """3 people and 2 agents on two instances, with cuts, lost replies and an instance that dies: one text, and all that was typed."""
+    rng = random.Random(seed)
+    agents = {"coder": writing(60, pace=200), "tester": writing(60, pace=200)}
+    async with nodes(store, agents, 2) as (one, other), watch(other.server, "s") as watcher, AsyncExitStack() as stack:
+        losses = [Losses(node.store, random.Random(seed + i), share=0.1) for i, node in enumerate((one, other))]
+        turns = [turn_of(await watcher.session.prompt("write", to=agent), agent) for agent in agents]
+        people = [await stack.enter_async_context(document(node, f"p{i}")) for i, node in enumerate((other, other, one))]
+        await asyncio.gather(*map(opened, people))
+        typed = ""
+        for word in range(30):
+            person = rng.choice(people)
+            typed += (new := f"<{word}>")
+            person.type(rng.randrange(len(person.text) + 1), insert=new)
+            if word == 15:
+                await one.stop()
+                await one.start()
+            if word % 5 == 0:
+                await other.server.cut(document_session("s", NAME))
+            await asyncio.sleep(0.01)  # the pace of a typist, not a wait
+        for turn in turns:
+            await watcher.ended(turn)
+        await asyncio.gather(*(person.settled() for person in people))
+        whole = await kept(store)
+        for person in people:
+            await person.until(lambda text: text == whole)
+        assert sorted(whole) == sorted(typed + "".join(f"{agent} {i}\n" for agent in agents for i in range(1, 61)))
+        assert sum(sum(loss.count.values()) for loss in losses) > 0
+
+
+# ---- what does not get in ----
+
+
+async def patched(visitor: Visitor, base: str, *splices: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return await visitor.answer({"type": "patch", "ref": ref(), "base": base, "splices": list(splices), **fields})
+
+
+async def test_a_document_takes_patches_and_a_session_everything_else(store: str) -> None:
+    there_too = document_session("s", NAME)
+    async with nodes(store, {"coder": writing(1)}, 1) as (node,), visit(node.server, "s") as room, visit(node.server, there_too) as there:
+        assert "there is no document" in (await patched(there, "0-0"))["reason"]
+        assert "takes patches and nothing else" in (await there.answer({"type": "prompt", "ref": ref(), "text": "hi"}))["reason"]
+        assert "takes patches and nothing else" in (await there.answer({"type": "stop", "ref": ref()}))["reason"]
+        assert "takes patches and nothing else" in (await patched(room, "0-0"))["reason"]
+        await room.answer({"type": "prompt", "ref": ref(), "text": "hi"})
+        await room.until("end")
+        await there.until("write")
+        assert (await patched(there, "0-1", {"at": 0, "insert": "x"}))["status"] == "applied"
+        assert "in the future" in (await patched(there, "9-0", {"at": 0, "insert": "x"}))["reason"]
+        assert "ends at 99" in (await patched(there, "1-0", {"at": 99, "insert": "x"}))["reason"]
+        for bad in ({"at": -1}, {"at": 0, "delete": -1}, {"at": 0, "more": 1}, {"at": True}, {"insert": "x"}):
+            answer = await patched(there, "1-0", bad)
+            assert (answer["type"], answer["code"]) == ("error", "bad_field"), answer
+        assert (await patched(there, "1-0", *[{"at": 0}] * 17))["at"] == "splices"
+
+
+async def test_patches_that_come_too_fast_are_refused_and_the_others_go_on(store: str) -> None:
+    async with nodes(store, {"coder": writing(1)}, 1) as (node,), watch(node.server, "s") as watcher, document(node) as ann:
+        await watcher.ended(turn_of(await watcher.session.prompt("write"), "coder"))
+        async with visit(node.server, document_session("s", NAME), name="eve") as eve:
+            answers = [await patched(eve, "0-1", {"at": 0, "insert": "!"}) for _ in range(100)]
+            refused = [a for a in answers if a["status"] == "refused"]
+            assert 50 < len(refused) < 90
+            assert all("ten patches a second" in a["reason"] for a in refused)
+        ann.type(0, insert="ann")
+        await ann.settled()
+        assert "ann" in await kept(store)
+
+
+async def test_a_repeated_patch_changes_the_document_once(store: str) -> None:
+    """P4 for a patch: by its ref, on whichever instance it comes again."""
+    async with nodes(store, {"coder": writing(1)}, 2) as (one, other), watch(one.server, "s") as watcher:
+        await watcher.ended(turn_of(await watcher.session.prompt("write"), "coder"))
+        word = new_ref(Patch(base="0-1", splices=[Splice(0, 0, "x")]))
+        receipts = [await node.server.instance.say(document_session("s", NAME), word, "ann") for node in (one, other, one)]
+        assert [r.status for r in receipts] == ["applied", "duplicate", "duplicate"]
+        assert len({r.id for r in receipts}) == 1
+        assert (await kept(store)).count("x") == 1
