@@ -295,7 +295,7 @@ def _difference(seen: object, expected: object) -> str:
             if isinstance(seen, bytes) and same < min(len(seen), len(expected))
             else ""
         )
-        lengths = f"; {len(seen)} {what}s instead of {len(expected)}" if len(seen) != len(expected) else ""
+        lengths = f"; {len(seen)} {what}{'' if len(seen) == 1 else 's'} instead of {len(expected)}" if len(seen) != len(expected) else ""
         return f"they differ from {what} {same + 1} on{bits}{lengths}"
     return ""
 
