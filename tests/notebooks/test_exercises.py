@@ -16,6 +16,45 @@ from tests.notebooks.build import SOLUTIONS, NoSolution, learners, number_of, st
 from tests.notebooks.chapters import chapters, code
 from tests.notebooks.save import NOTEBOOKS
 
+BACKOFF = """import random
+class Backoff:
+    def __init__(self, base=0.5, limit=15.0, rng=None):
+        self.base, self.limit, self.rng = base, limit, rng or random.Random()
+        self.tries = 0
+    def next(self):
+        cap = 0.0 if self.tries == 0 else min(self.limit, {cap})
+        self.tries += 1
+        return self.rng.uniform({low}, cap)
+    def reset(self):
+        self.tries = 0
+"""
+MY_CLIENT = """async def my_client(url, token, shelf):
+    headers, backoff = {'Authorization': f'Bearer {token}'}, client.Backoff()
+    while True:
+        where = urlencode({key: shelf[key] for key in ('after', 'log') if key in shelf})
+        with suppress(OSError, WebSocketException):
+            async with connect(f'{url}?{where}', additional_headers=headers, subprotocols=['kit.v1'], ping_interval=None) as socket:
+                while True:
+                    async with asyncio.timeout(25):
+                        frame = json.loads(await socket.recv())
+                    match frame['type']:
+                        case 'hello':
+                            if frame['status'] == 'fresh':
+                                shelf['log'] = frame['log']
+                            for word in list(shelf['words'].values()):
+                                await socket.send(json.dumps(word))
+                            continue
+                        case 'receipt':
+                            shelf['words'].pop(frame['ref'], None)
+                            continue
+                        case 'beat':
+                            continue
+                    shelf['after'] = frame.get('after', frame.get('id'))
+                    shelf['log'] = frame.get('log', shelf['log'])
+                    yield frame
+        await asyncio.sleep(backoff.next())
+"""
+
 
 class Wrong(NamedTuple):
     """A plausible wrong answer, as its cell, and a part of what the check must say about it."""
@@ -291,6 +330,36 @@ WRONG: Mapping[str, tuple[Wrong, ...]] = {
             '        cursor = entry["id"]',
             "the end of the epoch before is missing",
         ),
+    ),
+    "6.1": (
+        Wrong(BACKOFF.format(cap="self.base * 2 ** (self.tries - 1)", low="0"), "OverflowError"),
+        Wrong(BACKOFF.format(cap="self.base * 2 ** min(self.tries - 1, 64)", low="cap / 2"), "all of a delay is by chance"),
+        Wrong(BACKOFF.format(cap="self.base * 2 ** min(self.tries - 1, 64)", low="cap"), "all of a delay is by chance"),
+    ),
+    "6.2": (
+        Wrong(
+            "def decide(place, frame):\n"
+            "    if frame['type'] == 'gap' or frame.get('status') == 'fresh':\n"
+            "        kept = {'after': frame['after'], 'log': frame['log']}\n"
+            "        return kept, 'start over' if frame['type'] == 'gap' else 'skip'\n"
+            "    if 'id' not in frame or frame['type'] == 'receipt' or frame['id'] <= place['after']:\n"
+            "        return place, 'skip'\n"
+            "    return place | {'after': frame['id']}, 'draw'",
+            "the next entry",
+        ),
+        Wrong(
+            "def decide(place, frame):\n"
+            "    if frame['type'] in ('hello', 'gap'):\n"
+            "        kept = {'after': frame['after'], 'log': frame['log']}\n"
+            "        return kept, 'start over' if frame['type'] == 'gap' else 'skip'\n"
+            "    return place, 'skip'",
+            "with both halves of the place",
+        ),
+    ),
+    "6.3": (
+        Wrong(MY_CLIENT.replace("for key in ('after', 'log')", "for key in ()"), "P2 exactly once is not kept"),
+        Wrong(MY_CLIENT.replace("case 'beat'", "case 'beat' | 'gap'"), "P7 honest gap is not kept"),
+        Wrong(MY_CLIENT.replace("case 'hello':", "case 'hello':\n                            backoff.reset()"), "backoff is not kept"),
     ),
 }
 """Two at least for each exercise, by its number."""

@@ -25,6 +25,7 @@ TAUGHT: dict[str, dict[str, list[str]]] = {
     "03": {"kit/packets.py": ["Thought"]},
     "04": {"kit/ending.py": ["end"]},
     "05": {"kit/store.py": ["is_refused_id"]},
+    "06": {"kit/client.py": ["Backoff"]},
 }
 """By chapter and file the functions, classes and constants that it teaches whole: `{"02": {"kit/auth.py": ["Refused"]}}`."""
 
