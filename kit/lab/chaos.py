@@ -142,14 +142,18 @@ async def witness(url: str, session: str, token: str, **options: Any) -> AsyncIt
             await end({task})
 
 
-async def play(schedule: Schedule, seen: Witness, stage: Mapping[str, Any]) -> None:
-    """Let each fault happen in its place; return when the last is over. Cancelled, it ends those that last."""
+async def play(schedule: Schedule, seen: Witness, stage: Mapping[str, Any], happened: Callable[[Fault], object] = lambda _: None) -> None:
+    """Let each fault happen in its place; return when the last is over. Cancelled, it ends those that last.
+
+    `happened` is told of each, and of what ends it.
+    """
     async with asyncio.TaskGroup() as lasting:
         for fault in schedule.faults:
             await seen.counted(fault.after)
             over = await happen(fault, stage)
-            if fault.seconds:
-                lasting.create_task(_end_later(fault, over, stage))
+            happened(fault)
+            if fault.seconds and over:
+                lasting.create_task(_end_later(fault.seconds, over, stage, happened))
 
 
 async def happen(fault: Fault, stage: Mapping[str, Any]) -> Fault | None:
@@ -164,9 +168,9 @@ async def happen(fault: Fault, stage: Mapping[str, Any]) -> Fault | None:
     return Fault(fault.after, ENDED_BY[fault.what], fault.where) if fault.what in ENDED_BY else None
 
 
-async def _end_later(fault: Fault, over: Fault | None, stage: Mapping[str, Any]) -> None:
+async def _end_later(seconds: float, over: Fault, stage: Mapping[str, Any], happened: Callable[[Fault], object]) -> None:
     try:
-        await asyncio.sleep(fault.seconds)
+        await asyncio.sleep(seconds)
     finally:
-        if over:
-            await happen(over, stage)
+        await happen(over, stage)
+        happened(over)

@@ -152,7 +152,7 @@ class Faults(anywidget.AnyWidget):
     def replay(self, schedule: Schedule) -> None:
         """From here on, let each fault happen in its place, as the session goes on. Returns at once: the session is yours to go on with."""
         moved = (replace(fault, after=fault.after + self._seen.count) for fault in schedule.faults)
-        self._host.beside(play(Schedule(tuple(moved)), self._seen, self._stage))
+        self._host.beside(play(Schedule(tuple(moved)), self._seen, self._stage, self._happened))
 
     def clear(self) -> None:
         """Forget what was done; what follows is counted from here."""
@@ -162,12 +162,15 @@ class Faults(anywidget.AnyWidget):
     async def _do(self, what: str, value: float | None) -> None:
         fault = Fault(self._seen.count - self._begun, what, PLACES[what], value)
         self.schedule = Schedule((*self.schedule.faults, fault))
-        if what in ENDED_BY:
-            self._on.add(what)
-        self._on -= {begun for begun, ended in ENDED_BY.items() if ended == what}
-        self._tell(f"after {fault.after} entries: {what}")
+        self._happened(fault)  # told at once: a paused store may keep what follows waiting
         await happen(fault, self._stage)
         self._tell(self.state["said"])
+
+    def _happened(self, fault: Fault) -> None:
+        if fault.what in ENDED_BY:
+            self._on.add(fault.what)
+        self._on -= {begun for begun, over in ENDED_BY.items() if over == fault.what}
+        self._tell(f"after {self._seen.count - self._begun} entries: {fault.what}")
 
     def _tell(self, said: str) -> None:
         knobs = {name: getattr(self._wire, name) for name in KNOBS}

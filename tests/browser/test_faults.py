@@ -252,6 +252,10 @@ async def test_what_was_done_is_code_that_does_it_again(page: Page, here: Lab, f
     turn = turn_of(await bob.session.prompt("go", to="endless"), "endless")
     await until(lambda: faults._wire.dials == dials + 1)
     assert faults._seen.count >= began + schedule.faults[0].after
+    faults.replay(Schedule((Fault(1, "freeze", "one", seconds=0.05),)))
+    note = page.locator(".kit-faults > .kit-note")
+    await expect(note).to_contain_text("is frozen")
+    await expect(note).to_contain_text("runs")
     await bob.session.stop(turn)
 
 
