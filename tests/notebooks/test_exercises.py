@@ -359,7 +359,7 @@ WRONG: Mapping[str, tuple[Wrong, ...]] = {
     "6.3": (
         Wrong(MY_CLIENT.replace("for key in ('after', 'log')", "for key in ()"), "P2 exactly once is not kept"),
         Wrong(MY_CLIENT.replace("case 'beat'", "case 'beat' | 'gap'"), "P7 honest gap is not kept"),
-        Wrong(MY_CLIENT.replace("case 'hello':", "case 'hello':\n                            backoff.reset()"), "backoff is not kept"),
+        Wrong(MY_CLIENT.replace("as socket:", "as socket:\n                backoff.reset()"), "backoff is not kept"),
     ),
 }
 """Two at least for each exercise, by its number."""
