@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from kit.client import Backoff
 from kit.document import document_session
 from kit.history import Agent, History
 from kit.lab.instances import Node
@@ -38,7 +39,8 @@ def lines_of(agent: str, count: int) -> list[str]:
 
 
 def document(node: Node, name: str = "ann", **options: Any) -> Any:
-    return connect_document(node.url, session="s", name=NAME, token=node.token(name), pace=0.02, **options)
+    hurry = Backoff(base=0.01, limit=0.1, rng=random.Random(7))
+    return connect_document(node.url, session="s", name=NAME, token=node.token(name), pace=0.02, backoff=hurry, **options)
 
 
 async def opened(there: SharedDocument) -> None:
