@@ -30,6 +30,7 @@ class Process:
         self.running = False
         self.process: asyncio.subprocess.Process
         self._options, self._environment = options, environment
+        self._change = asyncio.Lock()  # two faults may end at the same time
 
     async def begin(self) -> None:
         """Start it; `listening` waits until it does."""
@@ -49,10 +50,11 @@ class Process:
 
     async def start(self) -> None:
         """A cold start, on the port that it had; nothing, where it runs."""
-        if not self.running:
-            await self.end()
-            await self.begin()
-            await self.listening()
+        async with self._change:
+            if not self.running:
+                await self.end()
+                await self.begin()
+                await self.listening()
 
     def kill(self) -> None:
         """`kill -9`."""
