@@ -28,9 +28,9 @@ EVERY = 0.25
 SHOWN = 60.0
 """Seconds for which a page's word that it shows the view is good: a cell that runs long keeps the next one waiting."""
 HEADS = {
-    "keys": ("key", "type", "holds", "expires in"),
     "turns": ("open turn", "held by", "lease"),
     "entries": ("id", "who", "what", "text"),
+    "keys": ("key", "type", "holds", "expires in"),
 }
 
 
