@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import gc
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -181,6 +182,14 @@ async def test_a_cancelled_answer_ends_at_the_model(lesson: Lesson) -> None:
 # ---- what must be done right about cancelling ----
 
 
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """The garbage collector may come by and close what was left open: at any time, and so never when it counts."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
 class Clogged:
     """A page that reads nothing: what is sent to it never ends."""
 
@@ -192,6 +201,7 @@ class Clogged:
         await asyncio.Event().wait()
 
 
+@pytest.mark.usefixtures("no_collector")
 async def test_cancelled_elsewhere_the_first_draft_leaves_its_stream_open(lesson: Lesson) -> None:
     """It waits for the page and not for the model: the HTTP client does not notice, and the model makes all that is left."""
     socket = Clogged()
@@ -204,6 +214,7 @@ async def test_cancelled_elsewhere_the_first_draft_leaves_its_stream_open(lesson
     assert lesson.model.tokens_made == ALL
 
 
+@pytest.mark.usefixtures("no_collector")
 async def test_a_generator_without_a_block_leaves_its_stream_open(lesson: Lesson) -> None:
     """Closed at its `yield`, it goes away, and the model makes all that is left."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -25,12 +26,19 @@ PACE = 1000.0
 
 @asynccontextmanager
 async def asking() -> AsyncIterator[tuple[model.Server, Ask]]:
-    """A model of the check's own, which nobody else asks, and the way to ask it."""
-    async with (
-        model.serve(pace=PACE) as server,
-        AsyncOpenAI(base_url=server.url, api_key="none", http_client=DefaultAsyncHttpxClient(trust_env=False)) as client,
-    ):
-        yield server, partial(client.responses.create, model="kit-scripted", stream=True)
+    """A model of the check's own, which nobody else asks, and the way to ask it.
+
+    Meanwhile no garbage is collected: that would close, now and then, what the learner's code has left open.
+    """
+    gc.disable()
+    try:
+        async with (
+            model.serve(pace=PACE) as server,
+            AsyncOpenAI(base_url=server.url, api_key="none", http_client=DefaultAsyncHttpxClient(trust_env=False)) as client,
+        ):
+            yield server, partial(client.responses.create, model="kit-scripted", stream=True)
+    finally:
+        gc.enable()
 
 
 async def check_texts(texts: Texts, attempt: Attempt) -> None:
