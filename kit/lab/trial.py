@@ -22,7 +22,7 @@ from kit.history import History
 from kit.lab import served
 from kit.lab.chaos import Fault, Schedule, Witness, play, witness
 from kit.lab.hurry import HurriedLoop
-from kit.lab.instances import Node, instances
+from kit.lab.instances import instances
 from kit.lab.line import Line
 from kit.lab.records import Frame, lengths
 from kit.lab.story import Broken, Lane, Story, View, judge
@@ -30,6 +30,7 @@ from kit.lab.table import shorten
 from kit.packets import AnyPacket, Content, End, Entry, FromServer, Gap, Prompt, decode_sent
 from kit.store import open_store
 
+Heard = Callable[[Frame | None, bool], None]
 Client = Callable[[str, str, dict[str, Any]], AsyncGenerator[Any, None]]
 SAYS = 4
 """Pieces in each answer."""
@@ -73,13 +74,14 @@ ANSWER = "".join(f"{i} " for i in range(1, SAYS + 1))
 class _Wire(Line):
     """The client's line, which tells of every frame that has come through: `heard(frame, connection)`."""
 
-    heard: Callable[[Frame | None, bool], None]
-    nodes: Sequence[Node]
+    heard: Heard | None = None
+    nodes: Sequence[Any] = ()
+    ports_behind: Sequence[int] = ()
 
     def accept(self, near: Any, back: Any) -> None:
         """Whoever comes back may land anywhere."""
-        running = [node for node in self.nodes if node.running]
-        self.to = int(running[self.dials % len(running)].url.rpartition(":")[2])
+        running = [port for port, node in zip(self.ports_behind, self.nodes, strict=True) if node.running] or self.ports_behind
+        self.to = running[self.dials % len(running)]
         super().accept(near, back)
 
     def shut(self, connections: float = 1) -> None:
@@ -88,14 +90,14 @@ class _Wire(Line):
         self.cut()
 
     async def _carry(self, source: Any, sink: Any, connection: Any, *, up: bool) -> None:
-        frames: Any = _Sink(sink, up, self.heard)
+        frames: Any = sink if self.heard is None else _Sink(sink, up, self.heard)
         await super()._carry(source, frames, connection, up=up)
 
 
 class _Sink:
     """A stream's writer that passes on one frame at a time; the first thing to pass is the head of the handshake."""
 
-    def __init__(self, sink: Any, up: bool, heard: Callable[[Frame | None, bool], None]) -> None:
+    def __init__(self, sink: Any, up: bool, heard: Heard) -> None:
         self._sink, self._up, self._heard = sink, up, heard
         self._head, self._passing = True, bytearray()
 
@@ -123,11 +125,14 @@ class _Sink:
 
 
 @asynccontextmanager
-async def _wire(nodes: Sequence[Node], heard: Callable[[Frame | None, bool], None]) -> AsyncIterator[_Wire]:
+async def line_to(nodes: Sequence[Any], heard: Heard | None = None) -> AsyncIterator[_Wire]:
+    """A line to any of several instances or processes, to another one at each dial; `heard` is told of each frame."""
     wire = _Wire(0, 0.0, 0.0, None, 0, random.Random(0))
     wire.nodes, wire.heard = nodes, heard
+    wire.ports_behind = [int(node.url.rpartition(":")[2]) for node in nodes]  # who is started again keeps its own
     server = await asyncio.start_server(wire.accept, "127.0.0.1", 0)
     wire.port = server.sockets[0].getsockname()[1]
+    wire.url = f"ws://127.0.0.1:{wire.port}"
     try:
         yield wire
     finally:
@@ -165,7 +170,7 @@ class Trial:
         async with (
             AsyncExitStack() as stack,
             instances(numbers, 2, store=self._store, join=False, lease=LEASE) as (one, other),
-            _wire((one, other), self._heard) as self._line,
+            line_to((one, other), self._heard) as self._line,
             witness(other.url, "s", other.token("witness")) as self._witness,
         ):
             stack.push_async_callback(end, self._tasks)
