@@ -9,7 +9,7 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from kit.feed import Feed
 from kit.history import Agent
 from kit.log import Gone, Spoken, Stored
 from kit.packets import START, Answer, Edit, EntryId, Patch, Prompt, Receipt, Result, Said, Stop
+from kit.presence import EVERY, Presence
 from kit.projection import Projection, Turn
 from kit.scribe import Scribe
 from kit.store import StoreError
@@ -36,7 +37,10 @@ Overlap = Literal["queue", "interrupt", "reject"]
 
 
 class Instance:
-    """One instance over one store. `agents` by name, the first is the sessions' default; `keep`: entries that a log may hold."""
+    """One instance over one store. `agents` by name, the first is the sessions' default; `keep`: entries that a log may hold.
+
+    `rooms`: the sessions whose people are told of each other, every `presence` seconds.
+    """
 
     def __init__(
         self,
@@ -45,6 +49,8 @@ class Instance:
         *,
         keep: int = 20_000,
         overlap: Overlap = "queue",
+        rooms: Collection[str] = (),
+        presence: float = EVERY,
         rng: random.Random | None = None,
         **turn_options: Any,
     ) -> None:
@@ -55,6 +61,7 @@ class Instance:
         self.default = next(iter(self.agents))
         self.keep = keep
         self.overlap = overlap
+        self.presence = Presence(transcript, self.agents, rooms, presence)
         self._rng = rng or random.Random()
         self._turn_options = turn_options
         self._feeds: dict[str, Feed] = {}
@@ -64,6 +71,7 @@ class Instance:
         self._bell = secrets.token_urlsafe(9)
         self._look = [asyncio.Event() for _ in range(transcript.shards)]
         self._leaving = False
+        self._over = False
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Instance]:
@@ -72,14 +80,16 @@ class Instance:
         fault: Exception | None = None
         async with asyncio.TaskGroup() as self._tasks:
             shards = range(self.transcript.shards)
-            service = [self._tasks.create_task(self._renew())]
+            service = [self._tasks.create_task(work) for work in (self._renew(), self.presence.run(self._feeds))]
             service += [self._tasks.create_task(work(s)) for s in shards for work in (self._listen, self._adopt)]
             try:
                 yield self
                 await self.hand_over()
+                await self.presence.flush()
             except Exception as error:  # noqa: BLE001  # the block's own: raised below as it is, not in a group as if a task here had failed
                 fault = error
             finally:
+                self._over = True  # a library may swallow a cancellation, and this block be cancelled again: then they end by themselves
                 await end((*service, *self._runs.values()))
         if fault:
             raise fault
@@ -253,7 +263,7 @@ class Instance:
         """The shared read: one blocking command follows all logs of a shard, and its own few streams."""
         own: dict[str, EntryId] = {}
         delay, generation = 0.01, self.transcript.store.generation
-        while True:
+        while not self._over:
             try:
                 if not own:
                     own = await self._own_streams(shard)
@@ -284,6 +294,7 @@ class Instance:
             for entry in entries:
                 session, _, frame = entry.body.partition(b" ")
                 if feed := self._feeds.get(session.decode()):
+                    self.presence.hear(feed, frame)
                     for viewer in feed.viewers:
                         viewer.beside(frame)
 
@@ -311,7 +322,7 @@ class Instance:
         return f"{{{shard}}}:bell:{self._bell}"
 
     async def _renew(self) -> None:
-        while True:
+        while not self._over:
             await asyncio.sleep(self.transcript.lease / 3)
             for shard in range(self.transcript.shards):
                 held = [(run.log, run.turn, run.by) for run in self._runs if run.log.shard == shard]
@@ -322,7 +333,7 @@ class Instance:
     async def _adopt(self, shard: int) -> None:
         """Look for turns that are open and unleased: each quarter lease, when a lease is due to end, and when woken."""
         look = self._look[shard]
-        while not self._leaving:
+        while not self._leaving and not self._over:
             wait = self.transcript.lease / 4
             with suppress(*StoreError):
                 wait = min(wait, await self._take_orphans(shard))
