@@ -15,6 +15,7 @@ import asyncio
 import logging
 import random
 import re
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -47,6 +48,7 @@ from kit.packets import (
     Said,
     Stop,
     Typing,
+    Who,
     Word,
     decode_sent,
     encode,
@@ -128,6 +130,7 @@ class Session:
         self.state = "connecting"
         """In words: connecting, connected, resumed after 3-17, gap: trimmed, reconnecting in 1.2 s, closed."""
         self.on_state: Callable[[str], None] = lambda _: None
+        self.on_aside: Callable[[Typing | Who], None] = lambda _: None
         self._url, self._token = url.rstrip("/"), token
         self._backoff: Backoff = options.pop("backoff", None) or Backoff()
         self._silence: float = options.pop("silence", SILENCE)
@@ -138,6 +141,7 @@ class Session:
         self._arrived = asyncio.Event()
         self._taken = asyncio.Event()
         self._words: dict[str, tuple[Said, asyncio.Future[Receipt]]] = {}
+        self._here: dict[str, tuple[float, list[str]]] = {}
         self._socket: ClientConnection | None = None
         self._failure: Exception | None = None
 
@@ -213,6 +217,12 @@ class Session:
         if self._socket is not None:
             with suppress(ConnectionClosed):  # the next connection says the words again
                 await self._socket.send(encode(frame), text=True)
+
+    @property
+    def people(self) -> list[str]:
+        """Who is in the room (`kit.presence`), by what its instances have told lately."""
+        since = time.monotonic() - self._silence
+        return sorted({name for heard, names in self._here.values() if heard > since for name in names})
 
     # ---- the connection ----
 
@@ -292,7 +302,12 @@ class Session:
                 log.warning("session %s: the server did not take the new token: %s", self.name, frame.text)
             case Error():
                 self._blame(frame)
-            case Beat() | Typing():
+            case Who(names=names, by=by):
+                self._here[by] = time.monotonic(), names
+                self.on_aside(frame)
+            case Typing():
+                self.on_aside(frame)
+            case Beat():
                 pass
             case _:
                 self._backoff.reset()
@@ -304,6 +319,7 @@ class Session:
             self._read = self._read or EntryId.parse(hello.after)
             self.log = self.log or hello.log
         self._socket = socket
+        self._here.clear()
         self._tell({"fresh": "connected", "resumed": f"resumed after {hello.after}", "gap": f"gap: {hello.reason}"}[hello.status])
         for word, receipt in list(self._words.values()):
             if not receipt.done():

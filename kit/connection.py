@@ -93,6 +93,11 @@ class Connection:
         self._behind = asyncio.Event()
         self._renewed = asyncio.Event()
 
+    @property
+    def name(self) -> str:
+        """Who it is."""
+        return self.identity.name
+
     async def serve(self) -> None:
         """Talk until the socket closes."""
         try:
@@ -103,6 +108,7 @@ class Connection:
             finally:
                 self.feed.viewers.discard(self)
                 self.feed.live.discard(self)
+                self.instance.presence.tell(self.feed)
                 self.instance.forget(self.visit.session)
         except* Closed:
             pass
@@ -184,6 +190,7 @@ class Connection:
 
     async def _pump(self) -> None:
         """Read the log up to where the feed stands, turn live, and again whenever the client fell behind."""
+        here = False
         while True:
             if self.log.name != self.feed.log.name:
                 self.log = self.feed.log
@@ -191,6 +198,9 @@ class Connection:
             elif self.cursor == self.feed.cursor:
                 self._behind.clear()
                 self.feed.live.add(self)
+                if not here:  # not before: it would miss what the others answer
+                    self.instance.presence.tell(self.feed, fresh=True)
+                    here = True
                 await self._behind.wait()
                 self.feed.live.discard(self)
                 await self.socket.send(_BEAT)  # waits for the buffer to drain; back in the fan-out before that, it would grow without end

@@ -297,6 +297,18 @@ class Typing(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     from_: str = field(name="from", default="")
 
 
+class Who(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag=str.lower):
+    """The people whom the instance `by` serves in a room (those of all instances are in it), and the agents that answer there.
+
+    `fresh`: one of them has just come, and wants to hear of the others. A list is void 25 s after it was last heard.
+    """
+
+    names: list[str]
+    agents: list[str]
+    by: str
+    fresh: bool = False
+
+
 class Renew(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag=str.lower):
     """A fresh token for this connection, before the old one expires."""
 
@@ -314,7 +326,7 @@ AnyPacket = Thought | Content | Action | ToolResult | Ask | Document | Write | E
 Entry = AnyWord | AnyPacket
 """What stands in a log."""
 FromClient = Said | Renew | Typing
-BesideLog = Hello | Gap | Receipt | Error | Typing | Beat
+BesideLog = Hello | Gap | Receipt | Error | Typing | Who | Beat
 FromServer = Entry | BesideLog
 
 DOOR_FIELDS = ("id", "prev", "from", "re")

@@ -46,6 +46,7 @@ from kit.packets import (
     Thought,
     ToolResult,
     Typing,
+    Who,
     Word,
     Write,
     decode_entry,
@@ -56,7 +57,7 @@ from kit.packets import (
     stored,
 )
 
-# The tables of the protocol's page. `who` is not spoken yet (it comes with the war room).
+# The tables of the protocol's page.
 FROM_SERVER = """
 hello      session, log, after, head, status, reason?, ticket?
 gap        log, after, reason
@@ -79,6 +80,7 @@ end        id, from, turn, n, k?, reason, text?
 receipt    ref, status, id?, was?, reason?
 error      code, text, at?
 typing     on, from?
+who        names, agents, by, fresh?
 beat
 """
 FROM_CLIENT = """
@@ -251,6 +253,7 @@ def test_the_providers_cursor_never_leaves_the_server() -> None:
         Receipt(ref="r", status="refused", reason="why"),
         Error(code="bad_field", text="t", at="a.b"),
         Typing(on=True, from_="ann"),
+        Who(names=["ann"], agents=["coder"], by="x", fresh=True),
         Beat(),
     ],
     ids=str,
