@@ -173,17 +173,19 @@ async def test_what_is_said_is_text(here: Lab, mount: Mount) -> None:
 async def test_nobody_looks_when_no_page_shows_it(here: Lab, mount: Mount, heard: asyncio.Queue[Any], monkeypatch: Any) -> None:
     """The page's word lets the looks go on; when it is old, they rest; the trace of the instance sees none of them."""
     monkeypatch.setattr("kit.widgets.store.SHOWN", 0.0)
-    view = StoreView(here, "demo")
-    mark, looks = here.trace.mark(), asyncio.Queue[Any]()
-    loop = asyncio.get_running_loop()
-    view.observe(lambda change: loop.call_soon_threadsafe(looks.put_nowait, change), "picture")
-    here.session("demo").prompt("tell")
-    assert looks.empty()
+    monkeypatch.setattr("kit.widgets.store.EVERY", 0.001)
+    view, mark, loop = StoreView(here, "demo"), here.trace.mark(), asyncio.get_running_loop()
+    seen, looked = [], asyncio.Event()
+    view.observe(lambda change: (seen.append(change.new), loop.call_soon_threadsafe(looked.set)), "picture")
+    for _ in range(3):
+        here.session("demo").prompt("tell")
+    assert seen == []
     await mount(view)
     assert await heard.get() == ["send", {"kit": "shown"}]
     monkeypatch.setattr("kit.widgets.store.SHOWN", 60.0)
     view._handle_custom_msg({"kit": "shown"}, [])
-    assert (await looks.get()).new["entries"][-1][2] == "ask"
+    await looked.wait()
+    assert seen[0]["entries"][-1][2] == "ask"
     assert not [record for record in here.trace.since(mark) if "ticket" in str(record) or "HGETALL" in str(record)]
 
 
