@@ -97,6 +97,12 @@ export class Session extends EventTarget {
     return this.#word({ type: "result", call, ...outcome });
   }
 
+  /** Change a document: this session is the document's own. @param {string} base @param {object[]} splices
+   * @param {(ref: string) => void} [known] is told the word's ref, by which the patch is found again in the log */
+  patch(base, splices, known) {
+    return this.#word({ type: "patch", base, splices }, known);
+  }
+
   /** Not a word: it goes around the log and is not repeated. @param {boolean} on */
   typing(on) {
     if (this.#connection.open) this.#connection.send(JSON.stringify({ type: "typing", on }));
