@@ -3,8 +3,8 @@
 Beside the lab's own instance there is a second one, which can fail, over the same store; and a line that leads to it, or to the lab's own
 while the second does not run. The panel dials the line. So whatever you press, the lab's own is there to go on, and cells talk to it.
 
-All of it lives on the kit's thread. But a press comes by Jupyter's comm: while a cell runs, it waits for the cell's end, as everything
-does that comes that way. `faults.do("cut")` in a cell does not.
+All of it lives on the kit's thread, so what a press does waits for no cell. The press itself comes by Jupyter's comm, and while a cell runs
+it may wait for the cell's end: in JupyterLab 4.6 the first press did, and later ones came by a subshell of the kernel, at once.
 """
 
 from __future__ import annotations

@@ -142,6 +142,37 @@ async def test_a_cut_is_told_and_resumed(notebook: LabPage) -> None:
     assert (await said(page)).split() == [str(n) for n in range(1, 121)]
 
 
+FAULTS = """from IPython.display import display
+from kit.lab import start
+from kit.widgets import Faults, Panel
+here = start("faults", lease=0.5)
+faults = Faults(here)
+display(faults, Panel(faults, "demo"))"""
+
+
+async def test_a_panel_behind_the_buttons_of_faults(lab: Lab, context: BrowserContext) -> None:
+    """The panel dials the line; it is cut, and its instance freezes, in the middle of an answer: it resumes, and the count has no hole."""
+    page = await context.new_page()
+    opened = await lab.open(page, NOTEBOOK)
+    await opened.begin(FAULTS)
+    shown = page.locator(".kit:not(.kit-faults)").last
+    await expect(shown.locator(".kit-state")).to_have_attribute("data-phase", "open", timeout=30_000)
+    await shown.locator("textarea").fill("count to 150")
+    await shown.locator("textarea").press("Enter")
+    for i, (name, sign) in enumerate([("Cut", "cut"), ("Freeze", "freeze"), ("Cut", "cut")]):
+        await expect(shown.locator(".kit-content .kit-body").first).to_contain_text(f" {10 * (i + 1)} ")
+        await page.get_by_role("button", name=name, exact=True).click()
+        await expect(page.locator(".kit-record")).to_have_text(re.compile(f"'{sign}', '(line|one)'"))
+        await expect(page.locator(".kit-faults .kit-state")).to_have_text(re.compile(rf"after \d+ entries: {sign}"))
+    await expect(shown.locator(".kit-takeover")).to_have_count(1)
+    await expect(shown.locator(".kit-state")).to_have_text(re.compile(r"resumed after \d+-\d+"))
+    await expect(shown.locator(".kit-end .kit-word")).to_have_text("end: done", timeout=15_000)
+    counted = await shown.locator(".kit-content .kit-body").all_inner_texts()
+    assert " ".join(counted).split() == [str(n) for n in range(1, 151)]
+    await page.evaluate("() => window.jupyterapp.shell.currentWidget?.sessionContext.shutdown()")
+    await page.close()
+
+
 CHAPTERS = sorted(path.name for path in (ROOT / "notebooks").glob("[0-9]*.ipynb") if path.name != NOTEBOOK)
 
 
