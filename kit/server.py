@@ -12,7 +12,8 @@ import json
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs
@@ -28,6 +29,7 @@ from kit.connection import BEAT, Budget, Closed, Connection
 from kit.history import Agent
 from kit.instance import Instance
 from kit.packets import MAX_FRAME, SUBPROTOCOL, CloseCode
+from kit.page import page
 from kit.slots import Slots
 from kit.store import Store, StoreError, open_store
 from kit.transcript import DAY, Transcript
@@ -73,7 +75,15 @@ class Server:
     """A running server: its `url`, its `door`, its `instance`."""
 
     def __init__(
-        self, instance: Instance, door: Door, slots: Slots, *, beat: float, max_duration: float | None, budget: Callable[[], Budget]
+        self,
+        instance: Instance,
+        door: Door,
+        slots: Slots,
+        *,
+        beat: float,
+        max_duration: float | None,
+        budget: Callable[[], Budget],
+        create_connection: type[ServerConnection] | None,
     ) -> None:
         self.instance = instance
         self.door = door
@@ -81,6 +91,7 @@ class Server:
         self.beat = beat
         self.max_duration = max_duration
         self.budget = budget
+        self._create_connection = create_connection
         self.connections: set[Connection] = set()
         self._websockets: WebSocketServer
         self._visits: dict[ServerConnection, Visit] = {}
@@ -91,17 +102,55 @@ class Server:
 
     @property
     def url(self) -> str:
-        host = next(iter(self._websockets.sockets)).getsockname()[0]
-        return f"ws://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return _url(self._websockets)
 
     def token(self, name: str, session: str = ANY_SESSION, ttl: float = 3600.0) -> str:
         """A token for `name`: a JWT for `Authorization: Bearer`, good for one session or all."""
         return self.door.issue(name, session, ttl)
 
+    def _listening(self, host: str, port: int, only: str | None = None) -> AbstractAsyncContextManager[WebSocketServer]:
+        return serve_websocket(
+            self._serve,
+            host,
+            port,
+            process_request=partial(self._admit, only),
+            subprotocols=[Subprotocol(SUBPROTOCOL)],
+            compression=None,  # half the CPU, a third of the memory, and no oracle (CRIME) across secrets in one stream
+            max_size=MAX_FRAME,
+            ping_timeout=60,  # a slow reader answers a ping only when it has read all before it
+            close_timeout=1.0,  # for a client that does not answer: neither a flood nor a drain waits for it longer
+            server_header=None,
+            logger=_quiet,
+            create_connection=self._create_connection,
+        )
+
+    @asynccontextmanager
+    async def opened(self, room: str, host: str, port: int = 0) -> AsyncIterator[str]:
+        """A room of this instance at one more address while the block runs: its page, it and its documents, and nothing else.
+
+        Gives the address, as the page's origin: `http://host:port`.
+        """
+        rooms, origins = self.instance.presence.rooms, self.door.origins
+        async with self._listening(host, port, only=room) as websockets:
+            origin = _url(websockets).replace("ws", "http", 1)
+            rooms.add(room)
+            origins.add(origin)
+            try:
+                yield origin
+            finally:
+                rooms.discard(room)
+                origins.discard(origin)
+
     # ---- before the 101 ----
 
-    async def _admit(self, websocket: ServerConnection, request: Request) -> Response | None:
+    async def _admit(self, only: str | None, websocket: ServerConnection, request: Request) -> Response | None:
+        """What answers a request instead of the 101, if anything; where a room alone is open, there is no other path than its own."""
+        rooms = self.instance.presence.rooms
         try:
+            if only:
+                _check_path(request.path, only)
+            if request.method == "GET" and (found := page(request.path, rooms & {only} if only else rooms)):
+                return _respond(HTTPStatus.OK, found.text, found.headers)
             if request.method == "POST":
                 return await self._issue(request)
             if request.method == "OPTIONS" and request.path == "/cookie":
@@ -110,7 +159,10 @@ class Server:
             if slot.wait:  # before anything is looked at: it costs nothing, tells nothing about credentials, and spends no ticket
                 return _respond(HTTPStatus.SERVICE_UNAVAILABLE, f"too many at once: come back in {slot.wait} ms\n", _retry_after(slot.wait))
             try:
-                self._visits[websocket] = await self.door.admit(request.path, _folded(request.headers))
+                visit = await self.door.admit(request.path, _folded(request.headers))
+                if visit.identity.name in self.instance.agents:
+                    raise Refused(HTTPStatus.FORBIDDEN, "an agent here has that name: come under another")
+                self._visits[websocket] = visit
             except BaseException:
                 self.slots.give_back(slot)  # or strangers would keep people out
                 raise
@@ -176,6 +228,17 @@ class Server:
                 connection.socket.websocket.transport.abort()  # type: ignore[attr-defined]  # ours are `_Socket`s
 
 
+def _url(websockets: WebSocketServer) -> str:
+    host, port = next(iter(websockets.sockets)).getsockname()[:2]
+    return f"ws://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _check_path(target: str, room: str) -> None:
+    kind, _, name = target.partition("?")[0].strip("/").partition("/")
+    if not (kind in ("cookie", "widgets") or (kind == "room" and name == room) or (kind == "s" and opens(room, name))):
+        raise Refused(HTTPStatus.NOT_FOUND, "one room is open here, and nothing else")
+
+
 def _folded(headers: Headers) -> Headers:
     """Each header once: lines of one name are one list (RFC 9110 section 5.3), and two credentials together are none."""
     return Headers({name: ("; " if name.lower() == "cookie" else ", ").join(headers.get_all(name)) for name in headers})
@@ -235,28 +298,20 @@ async def serve(
     `store`: a URL, or an open Store to share; `secret`: what tokens are signed with, shared by instances that accept each other's
     (None: a fresh one); `origins`: the pages that may connect; `lease`, `ttl` and `max_duration` (of a connection) in seconds; `budget`
     makes what a connection may say; `admit`: how many are let in during 100 ms; `create_connection`: a subclass that looks on
-    (kit/lab/trace.py); `options` go to Instance and Run (`keep`, `patience`, `grace`, `join`, `rng`).
+    (kit/lab/trace.py); `options` go to Instance and Run (`keep`, `rooms`, `patience`, `grace`, `join`, `rng`); rooms have a
+    page, `GET /room/<session>`.
     """
     named = dict(agents) if isinstance(agents, Mapping) else {"agent": agents}
     async with _opened(store) as opened:
         transcript = Transcript(opened, shards=shards, lease=lease, ttl=ttl)
         door = Door(secret or secrets.token_urlsafe(32), transcript, origins=origins)
         async with Instance(transcript, named, **options).running() as instance:
-            server = Server(instance, door, Slots(admit), beat=beat, max_duration=max_duration, budget=budget)
-            async with serve_websocket(
-                server._serve,
-                host,
-                port,
-                process_request=server._admit,
-                subprotocols=[Subprotocol(SUBPROTOCOL)],
-                compression=None,  # half the CPU, a third of the memory, and no oracle (CRIME) across secrets in one stream
-                max_size=MAX_FRAME,
-                ping_timeout=60,  # a slow reader answers a ping only when it has read all before it
-                close_timeout=1.0,  # for a client that does not answer: neither a flood nor a drain waits for it longer
-                server_header=None,
-                logger=_quiet,
-                create_connection=create_connection,
-            ) as server._websockets:
+            server = Server(
+                instance, door, Slots(admit), beat=beat, max_duration=max_duration, budget=budget, create_connection=create_connection
+            )
+            async with server._listening(host, port) as server._websockets:
+                if instance.presence.rooms:
+                    door.origins.add(server.url.replace("ws", "http", 1))
                 yield server
                 server._websockets.close(close_connections=False)  # nobody new
                 await instance.hand_over()
