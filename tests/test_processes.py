@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError as StoreConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
 from kit.lab.instances import instances
-from kit.lab.processes import processes
+from kit.lab.processes import _environment, processes
 from kit.lab.served import encode_reply, served_store
 from kit.packets import Takeover
 from kit.store import Store, StoreRestarted, open_store
@@ -24,10 +24,8 @@ COUNTER = "tests.promises.support:counter"
 TO = 300
 
 
-async def test_a_killed_process_is_followed_by_another_and_comes_back_cold(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_killed_process_is_followed_by_another_and_comes_back_cold() -> None:
     """One story over the store of this process: killed, taken over, started again at its port, asked to leave."""
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # neither breaks loopback
-    monkeypatch.setenv("OPENAI_API_KEY", "nobody's")
     async with (
         served_store() as store,
         processes(COUNTER, 2, store=store.url, lease=0.3) as (one, other),
@@ -63,6 +61,16 @@ async def test_a_frozen_process_wakes_up_and_is_refused() -> None:
         log = await read_log(store.url, "s")
         Judge(log)
         assert said(log, turn) == count(TO)
+
+
+def test_no_proxy_and_no_key_reaches_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy would be asked for loopback, and with a key the demo would ask a real model."""
+    for name in ("HTTP_PROXY", "https_proxy", "ALL_PROXY", "OPENAI_API_KEY", "OPENAI_BASE_URL", "KIT_MODEL"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("KEPT", "yes")
+    environment = _environment()
+    assert environment["KEPT"] == "yes"
+    assert "http://127.0.0.1:9" not in environment.values()
 
 
 async def test_a_process_that_does_not_start_says_so() -> None:

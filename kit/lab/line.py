@@ -153,7 +153,7 @@ class Line:
 
     async def _take(self, source: StreamReader, pieces: Queue[tuple[float, bytes]], *, up: bool) -> None:
         # The kernel has shaken hands already, and that can't be slowed down from here: the first bytes wait for it instead.
-        clock, before, latest, piece = asyncio.get_running_loop().time, self._setup if up else 0, 0.0, b"more"
+        clock, before, piece = asyncio.get_running_loop().time, self._setup if up else 0, b"more"
         while piece:
             piece = await self._read(source)
             if not up:
@@ -162,8 +162,8 @@ class Line:
                 self._answered, now = False, clock()
                 self.trips += [now + n * 2 * self.delay for n in range(before + 1)]
             self.bytes += len(piece)
-            latest = max(latest, clock() + (2 * before + 1) * self.delay + self._rng.uniform(0, self.jitter))
-            await pieces.put((latest, piece))
+            due = clock() + (2 * before + 1) * self.delay + self._rng.uniform(0, self.jitter)
+            await pieces.put((due, piece))  # who is due earlier than the one before waits in the queue: none overtakes another
             before = 0
 
     async def _read(self, source: StreamReader) -> bytes:
