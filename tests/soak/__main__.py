@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tests.conftest import RealStore
 from tests.soak.many import many_sessions
+from tests.soak.pages import pages
 from tests.soak.stories import FAULTS, KILLS, LEASE, Failed, world, world_of_processes
 from tests.soak.takeovers import after_kills, after_leaving, zombies
 
@@ -27,6 +28,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the first story; the next ones count up")
     parser.add_argument("--stories", type=int, default=10_000, help="with instances of this process")
     parser.add_argument("--kills", type=int, default=500, help="with real processes, until so many were killed with signal 9")
+    parser.add_argument("--pages", type=int, default=200, help="stories of session.js in Chromium")
     parser.add_argument("--takeovers", type=int, default=20, help="measured of each kind")
     parser.add_argument("--sessions", type=int, default=1000, help="live at a time on one instance")
     parser.add_argument("--minutes", type=float, default=10.0, help="for that long")
@@ -44,7 +46,7 @@ async def stories(store: RealStore, seeds: Iterator[int], worlds: int) -> Counte
             for seed in seeds:
                 await one.tell(seed, FAULTS)
                 told += 1
-                if told % 500 == 0:
+                if told % 100 == 0:
                     print(f"  {told} stories, the last with seed {seed}, {time.monotonic() - began:.0f} s", flush=True)
         happened.update(one.happened)
 
@@ -88,6 +90,8 @@ async def main(chosen: argparse.Namespace) -> int:
                 await stories(store, iter(range(chosen.seed, chosen.seed + chosen.stories)), chosen.worlds)
             if chosen.kills:
                 await kills(store, chosen.seed, chosen.kills)
+            if chosen.pages:
+                await pages(chosen.seed, chosen.pages)
             if chosen.takeovers:
                 fine &= told("next token after kill -9", await after_kills(store.url, chosen.takeovers), LEASE + 0.5)
                 fine &= told("next token after an orderly exit", await after_leaving(store.url, chosen.takeovers), 0.1)
