@@ -29,7 +29,7 @@ class Replica(Text):
 
     def __init__(self) -> None:
         super().__init__()
-        self._sent = ""  # the ref of the patch under way
+        self._sent: str | None = None  # the ref of the patch under way
 
     @property
     def text(self) -> str:
@@ -76,7 +76,7 @@ class Replica(Text):
         for piece in self._pieces:
             piece.came = id if piece.came == SENT else piece.came
             piece.went = id if piece.went == SENT else piece.went
-        self._sent = ""
+        self._sent = None
 
     def _read_off(self) -> list[Splice]:
         """What was typed, as splices of the text at `head`; from now on it counts as sent.

@@ -137,10 +137,10 @@ def test_a_patch_that_is_too_far_behind_is_refused_and_what_is_forgotten_changes
         log.say(patch(str(log.text.head), Splice(6, 1 if i % 2 else 0, "" if i % 2 else "x")))
     assert "too long ago" in (log.text.refusal(patch("1-0", Splice(0, 0, "y"))) or "")
     assert len(log.text._pieces) < HORIZON + 600
-    recent = EntryId(log.text.head.epoch - HORIZON + 300, 0)
-    place = len(log.text.read(recent))
-    log.say(patch(str(recent), Splice(place, 0, "!")))
-    assert log.text.read() == "begin end!"
+    recent = EntryId(log.text.head.epoch - HORIZON + 301, 0)
+    assert log.text.read(recent) == "begin xend"
+    log.say(patch(str(recent), Splice(7, 0, "!")))
+    assert log.text.read() == "begin !end"
 
 
 def test_a_document_has_a_session_of_its_own() -> None:
@@ -156,6 +156,24 @@ def test_a_document_has_a_session_of_its_own() -> None:
 
 
 # ---- replicas ----
+
+
+def test_what_was_typed_before_something_that_goes_meanwhile_stands_where_the_log_puts_it() -> None:
+    """On the page it must not jump when it arrives, and it arrives though nothing stands where it was typed."""
+    log, ann = Log(patch("0-1", Splice(0, 0, "abc"))), Replica()
+    for entry in log.entries:
+        ann.take(entry)
+    ann.type(1, insert="X")
+    log.say(patch("1-0", Splice(1, 1)))
+    log.say(patch("1-0", Splice(2, 0, "Y")))
+    for entry in log.entries[2:]:
+        ann.take(entry)
+    seen = ann.text
+    said = ann.send()
+    assert said is not None
+    log.say(said)
+    ann.take(log.entries[-1])
+    assert (log.text.read(), ann.text, ann.unsettled) == (seen, seen, False)
 
 
 @dataclass
