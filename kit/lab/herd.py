@@ -194,14 +194,17 @@ class Herds(dict[str, Herd]):
         return as_text(self.rows())
 
     def _repr_svg_(self) -> str:
-        wide, high = LEFT + SECOND * (SHOWN + 1) + 130, (HIGH + 14) * len(self) + 40
+        wide, high = LEFT + SECOND * (SHOWN + 1) + 130, (HIGH + 14) * len(self) + 60
+        legend = _text(
+            LEFT, high - 6, "bars: clients let in during 100 ms; dashes: the peak that chance brings at this median; triangle: the median"
+        )
         scale = [_text(LEFT + s * SECOND, 18, f"{s} s") for s in range(0, int(SHOWN) + 1, 2)]
         lanes = [_lane(name, each, 26 + (HIGH + 14) * (n + 1)) for n, (name, each) in enumerate(self.items())]
         # A white ground: a notebook shows this as an image, which does not know whether the page is dark.
         return (
             f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {wide:.0f} {high}' width='{wide:.0f}' style='max-width: 100%' "
             f"font-family='sans-serif' font-size='13'><title>{escape(repr(self))}</title>"
-            f"<rect width='100%' height='100%' fill='white'/>{''.join(scale + lanes)}</svg>"
+            f"<rect width='100%' height='100%' fill='white'/>{''.join([*scale, *lanes, legend])}</svg>"
         )
 
 
