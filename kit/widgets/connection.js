@@ -132,7 +132,7 @@ export class Connection {
     if (code === CloseCode.EXPIRED) this.#forgetTicket();
     if (code === CloseCode.FLOODING) this.#tries = Math.max(this.#tries, 3);
     // Page script sees any refusal before 101 as 1006: after the second, the ticket may well be spent, so another is asked for.
-    if (this.#refused >= 2 && this.#options.getTicket) this.#ask();
+    if (this.#refused >= 2) this.#options.getTicket ? this.#ask() : this.#forgetTicket(); // without one there may be a cookie
     const [own, named] = [this.#backoff(), code === CloseCode.RESTART && /^\d{1,9}$/.test(reason) ? Number(reason) : 0];
     this.#wait(named >= SLOT ? Math.min(named, LONGEST) : own, code);
   }

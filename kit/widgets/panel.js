@@ -2,10 +2,12 @@
 /** Panel: a session with buttons. `mount` works in any page; the default export is what anywidget asks for. */
 
 import { Actions } from "./actions.js";
+import { Documents } from "./documents.js";
+import { People } from "./people.js";
 import { connect } from "./session.js";
 import { element, inert } from "./text.js";
 import { waysFrom } from "./transports.js";
-import { Turns } from "./turns.js";
+import { Turns, agentOf } from "./turns.js";
 import { View } from "./view.js";
 import { randomRef } from "./wire.js";
 
@@ -14,22 +16,32 @@ import { randomRef } from "./wire.js";
 
 /** @type {Record<string, string>} */
 const ENDED = { done: "is done", stopped: "was stopped", replaced: "begins anew", failed: "failed" };
-/** ms after the last key until nobody is typing any more. */
+/** ms after the last key until nobody is typing any more, and between two looks at who has not been heard of lately. */
 const PAUSE = 3_000;
+const LOOK = 5_000;
 
-/** Draw a session into `host`; returns its clean-up. @param {HTMLElement} host @param {import("./session.js").Options} options */
-export function mount(host, options) {
-  const panel = new Panel(host, connect(options), options.session);
+/**
+ * Draw a session into `host`; returns its clean-up. `document` tells how the session of a document is reached, where that differs.
+ * @param {HTMLElement} host @param {import("./session.js").Options} options
+ * @param {(session: string) => Partial<import("./session.js").Options>} [document]
+ */
+export function mount(host, options, document = () => ({})) {
+  const panel = new Panel(host, connect(options), options.session, (session) =>
+    connect({ ...options, resume: false, ticket: undefined, session, ...document(session) }));
   return () => panel.close();
 }
 
 class Panel {
   #turns = new Turns();
+  #people = new People();
+  /** @type {ReturnType<typeof setInterval> | undefined} */ #looking;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #typing;
+  /** Where there are several. @type {string[]} */ #agents = [];
   /** The turn whose prompt is being edited. @type {string | undefined} */ #editing;
 
-  /** @param {HTMLElement} host @param {import("./session.js").Session} session @param {string} name */
-  constructor(host, session, name) {
+  /** @param {HTMLElement} host @param {import("./session.js").Session} session @param {string} name
+   * @param {import("./documents.js").Connect} document */
+  constructor(host, session, name, document) {
     this.session = session;
     this.state = element("span", { class: "kit-state", role: "status" });
     this.note = element("p", { class: "kit-note", role: "status" });
@@ -37,14 +49,19 @@ class Panel {
     this.send = button("Send", "submit", "Enter sends, Shift+Enter begins a new line");
     this.stop = button("Stop", "button", "Stop everything that is being said");
     this.edit = button("Edit", "button", "Change the prompt of the open turn; what was said stays known (Esc leaves it as it is)");
-    this.form = element("form", { class: "kit-form" }, this.input, this.send, this.stop, this.edit);
+    this.to = /** @type {HTMLSelectElement} */ (element("select", { "aria-label": "To" }));
+    this.form = element("form", { class: "kit-form" }, this.input, this.to, this.send, this.stop, this.edit);
+    this.people = element("ul", { class: "kit-people", "aria-label": "Here now" });
+    this.speaking = element("div", { class: "kit-speaking", role: "group", "aria-label": "Speaking or waiting" });
+    const documents = element("div", { class: "kit-documents" });
     const log = element("div", { class: "kit-log" });
     this.root = element("section", { class: "kit", "aria-label": `Session ${name}` },
       element("header", { class: "kit-bar" }, this.state, element("bdi", { class: "kit-name" }, name)),
       // A log is a live region by its role; token by token that is noise, so ends are told in the note.
       element("div", { class: "kit-scroll", role: "log", "aria-live": "off", "aria-label": "Transcript", tabindex: "0" }, log),
-      this.form, this.note);
+      this.speaking, this.form, this.note, this.people, documents);
     host.append(this.root);
+    this.documents = new Documents(documents, name, document);
     this.view = new View(log, (call, text) => this.#tell(session.answer(call, text)));
     this.actions = new Actions(session, this.#turns, this.root, name);
     Object.assign(this.root, { kit: this }); // for a page's own script: `document.querySelector(".kit").kit.actions.known.set(name, f)`
@@ -53,6 +70,8 @@ class Panel {
 
   close() {
     clearTimeout(this.#typing);
+    clearInterval(this.#looking);
+    this.documents.clear();
     this.session.close();
     this.view.close();
     this.root.remove();
@@ -63,13 +82,13 @@ class Panel {
       this.session.addEventListener(name, (event) => heard(/** @type {CustomEvent} */ (event).detail));
     on("state", () => this.#state());
     on("entry", (frame) => this.#entry(frame));
-    on("clear", () => { this.#turns.clear(); this.view.clear(); this.#buttons(); });
-    on("aside", (frame) => { if (frame.type === "typing") this.#note(frame.on ? `${frame.from} is typing` : ""); });
+    on("clear", () => { this.#turns.clear(); this.view.clear(); this.documents.clear(); this.#buttons(); });
+    on("aside", (frame) => this.#aside(frame));
     this.form.addEventListener("submit", (event) => { event.preventDefault(); this.#submit(); });
     this.stop.addEventListener("click", () => this.#tell(this.session.stop()));
     this.edit.addEventListener("click", () => this.#edit(this.#turns.editable));
     this.input.addEventListener("keydown", (event) => this.#key(event));
-    this.input.addEventListener("input", () => this.#type());
+    this.root.addEventListener("input", (event) => { if (event.target !== this.to) this.#type(); });
     this.#state();
     this.#edit();
   }
@@ -79,6 +98,31 @@ class Panel {
     this.state.textContent = words;
     this.state.dataset.phase = words.startsWith("gap") ? "gap" : phase;
     if (phase === "open") this.actions.look();
+    if (phase === "connecting") this.#people.clear();
+  }
+
+  /** @param {Frame} frame */
+  #aside(frame) {
+    this.#people.hear(frame);
+    if (frame.type === "who") this.#looking ??= setInterval(() => this.#present(), LOOK);
+    if (this.#looking) this.#present();
+    else if (frame.type === "typing") this.#note(frame.on ? `${frame.from} is typing` : "");
+  }
+
+  /** Show who is here, and offer the agents to be addressed. */
+  #present() {
+    const people = this.#people.here.map(({ name, typing }) =>
+      element("li", typing ? { class: "kit-types" } : {}, element("bdi", {}, inert(name)), typing ? " is typing" : ""));
+    if (people.map((p) => p.outerHTML).join() !== [...this.people.children].map((p) => p.outerHTML).join()) this.people.replaceChildren(...people);
+    const agents = this.#people.agents;
+    if (agents.length < 2 || agents.join() === this.#agents.join()) return;
+    const chosen = this.to.value;
+    this.to.replaceChildren(...[...agents, "all"].map((name) => element("option", { value: name }, name === "all" ? "everyone" : inert(name))));
+    if (agents.includes(chosen) || chosen === "all") this.to.value = chosen;
+    this.#agents = agents;
+    this.root.classList.add("kit-room");
+    this.stop.textContent = "Stop all";
+    this.#buttons();
   }
 
   /** @param {Frame} frame */
@@ -86,15 +130,29 @@ class Panel {
     const open = this.#turns.open.size;
     this.#turns.see(frame);
     this.view.add(frame);
+    this.documents.see(frame);
     if (frame.type === "action" || frame.id === this.session.head) this.actions.look();
     if (frame.type === "prompt" || frame.type === "edit") this.#note("");
     if (frame.type === "end") this.#note(`${frame.from} ${ENDED[frame.reason]}${frame.text ? `: ${frame.text}` : ""}`);
-    if (open !== this.#turns.open.size || this.edit.hasAttribute("disabled")) this.#buttons();
+    if (open !== this.#turns.open.size) this.#buttons();
   }
 
   #buttons() {
     this.stop.toggleAttribute("disabled", !this.#turns.open.size);
     this.edit.toggleAttribute("disabled", !this.#turns.editable);
+    if (this.#agents.length) this.#offer();
+  }
+
+  /** A button for each open turn; one that stays keeps the focus. */
+  #offer() {
+    const open = [...this.#turns.open.keys()];
+    for (const old of this.speaking.querySelectorAll("button")) if (!open.includes(old.value)) old.remove();
+    for (const turn of open) {
+      if ([...this.speaking.querySelectorAll("button")].some((old) => old.value === turn)) continue;
+      const one = element("button", { type: "button", value: turn, class: "kit-do-stop", title: `Stop turn ${turn}` }, `Stop ${inert(agentOf(turn))}`);
+      one.addEventListener("click", () => this.#tell(this.session.stop(turn)));
+      this.speaking.append(one);
+    }
   }
 
   /** @param {KeyboardEvent} event */
@@ -108,7 +166,7 @@ class Panel {
   #submit() {
     const text = this.input.value;
     if (!text.trim()) return;
-    this.#tell(this.#editing ? this.session.edit(this.#editing, text) : this.session.prompt(text));
+    this.#tell(this.#editing ? this.session.edit(this.#editing, text) : this.session.prompt(text, this.to.value || undefined));
     this.#edit();
   }
 
@@ -170,7 +228,9 @@ function askTicket(model) {
 /** @param {{model: import("./transports.js").Model, el: HTMLElement}} widget */
 function render({ model, el }) {
   const [url, session] = [model.get("url"), model.get("session")];
-  return mount(el, { session, ways: waysFrom(`${url}/s/${session}`, model), getTicket: () => askTicket(model) });
+  const ways = (/** @type {string} */ name) => waysFrom(`${url}/s/${name}`, model);
+  return mount(el, { session, ways: ways(session), getTicket: () => askTicket(model) },
+    (name) => ({ ways: ways(name).filter((way) => !way.kernel) })); // the kernel pipes the panel's own session only
 }
 
 export default { render };

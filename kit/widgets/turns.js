@@ -5,8 +5,7 @@
 /** An action or ask, and what has come of it. @typedef {{frame: Frame, claim?: Frame, answer?: Frame, result?: Frame}} Call */
 
 export class Turns {
-  /** Words that opened a turn which has not ended: id -> its text, and its name once an agent spoke.
-   * @type {Map<string, {text: string, turn?: string}>} */ open = new Map();
+  /** Turns that have not ended, by name (`<id of the word>/<agent>`), with the word's text. @type {Map<string, string>} */ open = new Map();
   /** @type {Map<string, Call>} */ calls = new Map();
 
   /** @param {Frame} frame */
@@ -15,7 +14,7 @@ export class Turns {
     switch (frame.type) {
       case "prompt":
       case "edit":
-        this.open.set(frame.id, { text: frame.text });
+        for (const agent of asked(frame)) this.open.set(`${frame.id}/${agent}`, frame.text);
         break;
       case "action":
       case "ask":
@@ -27,12 +26,10 @@ export class Turns {
         if (call) call[frame.type] ??= frame; // the first one counts
         break;
       case "end":
-        this.open.delete(opening(frame));
+        this.open.delete(frame.turn ?? "");
         for (const [name, { frame: asked }] of this.calls) if (asked.turn === frame.turn) this.calls.delete(name);
         return;
     }
-    const turn = frame.turn && frame.type !== "stop" ? this.open.get(opening(frame)) : undefined;
-    if (turn && frame.type !== "edit") turn.turn = frame.turn;
   }
 
   clear() {
@@ -40,13 +37,19 @@ export class Turns {
     this.calls.clear();
   }
 
-  /** The newest open turn that can be edited: its agent must have spoken, for the wire names a turn by its agent. */
+  /** The newest open turn, which `edit` is about. @returns {{turn: string, text: string} | undefined} */
   get editable() {
-    return [...this.open.values()].reverse().find((turn) => turn.turn);
+    const newest = [...this.open].pop();
+    return newest && { turn: newest[0], text: newest[1] };
   }
 }
 
-/** The id of the word that opened the frame's turn. @param {Frame} frame */
-function opening(frame) {
-  return (frame.turn ?? "").split("/")[0];
+/** The agents whose turns a word opens. @param {Frame} frame @returns {string[]} */
+function asked(frame) {
+  return frame.type === "edit" ? [agentOf(frame.turn ?? "")] : frame.to.split(",");
+}
+
+/** The agent of a turn. @param {string} turn */
+export function agentOf(turn) {
+  return turn.slice(turn.indexOf("/") + 1);
 }

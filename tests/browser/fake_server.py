@@ -122,6 +122,8 @@ class FakeServer:
         log = self.log(session)
         if known := log.outcomes.get(word.ref):
             return Receipt(ref=word.ref, status="duplicate", id=known.id, was="applied" if known.status == "applied" else "too_late")
+        if isinstance(word, Prompt):
+            word = msgspec.structs.replace(word, to=word.to or AGENT)
         id = EntryId(log.last.epoch + 1, 0)
         status, ends = _outcome(log, word, id)
         log.entries.append(msgspec.structs.replace(word, id=str(id), prev=str(log.last), from_=by))
