@@ -23,7 +23,7 @@ from collections.abc import Iterable, Sequence
 
 from kit.packets import START, Document, EntryId, Over, Patch, Splice, Write
 
-HORIZON = 2_000
+HORIZON = 1_000
 """How many entries a patch may be behind. What went before them is forgotten; an author who was away longer says it again from here."""
 MAX_TEXT = 100_000
 """Code points in a document."""

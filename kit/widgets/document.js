@@ -15,7 +15,7 @@ import { compare, wellFormed } from "./wire.js";
  * @typedef {{text: string[], came: number, went: number, turn?: string}} Piece */
 
 /** Entries that a patch may be behind. */
-const HORIZON = 2_000;
+const HORIZON = 1_000;
 const MAX_TEXT = 100_000;
 const MAX_SPLICES = 16;
 /** ms between two patches, and after one that was refused. */
