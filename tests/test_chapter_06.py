@@ -71,6 +71,13 @@ def test_no_known_policy_gets_below_the_limit_of_chance() -> None:
         assert back.peak >= 0.9 * limit(back.median), name
 
 
+def test_after_a_short_outage_only_slots_help() -> None:
+    """The numbers in the text: the caps are small yet, or everybody's first delay is 0."""
+    kits = KNOWN["the kit"]
+    assert [herd(kits, outage=outage).peak for outage in (1, 0)] == [291, 2000]
+    assert [herd(kits, outage=outage, slots=25).peak for outage in (1, 0)] == [25, 25]
+
+
 async def test_who_begins_anew_at_each_handshake_dials_without_end() -> None:
     """The reconnecting iterator of the library, and the kit's client, each at a line that accepts and closes."""
     names = defined("start")
