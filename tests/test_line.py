@@ -327,3 +327,16 @@ async def said_again(wire: Line, what: bytes) -> bytes:
     with closing(writer):
         writer.write(what)
         return await reader.readexactly(len(what))
+
+
+async def test_a_connection_that_comes_as_the_block_ends_is_closed() -> None:
+    """A client that dialled just then is not left with a line that nobody carries."""
+    async with line(1) as wire:
+        pass
+    server = await asyncio.start_server(wire.accept, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    with suppress(ConnectionError):
+        assert await reader.read() == b""
+    assert not wire.tasks
+    writer.close()
+    server.close()

@@ -49,7 +49,7 @@ class Line:
 
     def __init__(self, to: int, delay: float, jitter: float, rate: float | None, setup: int, rng: random.Random) -> None:
         self.to, self.delay, self.jitter, self.rate = to, delay, jitter, rate
-        self.url, self.port = "", 0
+        self.url, self.port, self.closed = "", 0, False
         self.dials, self.bytes = 0, 0
         self.trips: list[float] = []
         self.tasks: dict[Task[Any], _Connection] = {}
@@ -107,6 +107,9 @@ class Line:
         return {self.port, *(c.forth.get_extra_info("sockname")[1] for c in self.tasks.values())}
 
     def accept(self, near: StreamReader, back: StreamWriter) -> None:
+        if self.closed:  # it was on its way to us when the block ended
+            back.transport.abort()
+            return
         connection = _Connection(back, passes=self._passes_new, shut=self._to_shut > 0)
         self.dials += 1
         self._to_shut -= connection.shut
@@ -199,5 +202,6 @@ async def line(
     try:
         yield wire
     finally:
+        wire.closed = True
         server.close()
         await end(wire.tasks)

@@ -136,6 +136,7 @@ async def line_to(nodes: Sequence[Any], heard: Heard | None = None) -> AsyncIter
     try:
         yield wire
     finally:
+        wire.closed = True
         server.close()
         await end(wire.tasks)
 
