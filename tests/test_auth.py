@@ -8,9 +8,11 @@ import string
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from websockets import InvalidStatus
 
-from kit.auth import Door, Identity, Refused
-from tests.support import Clock
+from kit.auth import Door, Identity, Refused, opens
+from kit.server import serve
+from tests.support import Clock, Counting, visit
 
 SECRET = "s" * 32
 PAGE = "http://127.0.0.1:8888"
@@ -179,3 +181,52 @@ async def test_a_door_without_a_shelf_has_no_tickets(clock: Clock) -> None:
         await door.spend("x" * 32, "s", None)
     with pytest.raises(ValueError, match="tickets"):
         await door.ticket(Identity("ann", "*", clock.now + 60), "s", None)
+
+
+# ---- a session and its documents ----
+
+
+@pytest.mark.parametrize(
+    ("good_for", "session", "enters"),
+    [
+        ("war", "war", True),
+        ("war", "war--main_2e_py", True),
+        ("war--main_2e_py", "war--main_2e_py", True),
+        ("war--main_2e_py", "war", False),
+        ("war--main_2e_py", "war--other", False),
+        ("war", "warm--main", False),
+        ("war", "war-main", False),
+        ("war", "war--plans--main", False),
+        ("war", "war---main", False),  # the room before the last two dashes is `war-`
+        ("war-", "war---main", True),
+        ("*", "war--main", True),
+        ("", "war", False),
+    ],
+)
+async def test_who_may_enter_a_session_may_enter_its_documents_and_no_more(door: Door, good_for: str, session: str, enters: bool) -> None:
+    """By token, by ticket and by cookie alike; who may enter a document may enter nothing else."""
+    assert opens(good_for, session) == enters
+    token = door.issue("ann", good_for)
+    ticket = await door.ticket(door.read_token(token), good_for, PAGE)
+    tries = [
+        headers(Authorization=f"Bearer {token}"),
+        {**headers(Origin=PAGE), "Cookie": f"kit_session={token}"},
+        {**headers(Origin=PAGE), "Sec-WebSocket-Protocol": f"kit.v1, ticket.{ticket}"},
+    ]
+    for sent in tries if good_for != "*" else tries[:2]:
+        if enters:
+            assert (await door.admit(f"/s/{session}", sent)).session == session
+        else:
+            assert await status(door, f"/s/{session}", sent) == 401
+
+
+async def test_the_next_ticket_of_a_document_is_the_documents(store: str) -> None:
+    """A ticket for the room opens a document; what its hello gives for the next time opens that document alone."""
+    async with serve(Counting(), store=store, origins=[PAGE]) as server:
+        for_room = await server.door.ticket(Identity("ann", "war", server.door.clock() + 60), "war", PAGE)
+        page = {"origin": PAGE, "additional_headers": {}}
+        async with visit(server, "war--main", subprotocols=["kit.v1", f"ticket.{for_room}"], **page) as visitor:
+            ticket = str(visitor.hello.ticket)
+        with pytest.raises(InvalidStatus, match="401"):
+            async with visit(server, "war", subprotocols=["kit.v1", f"ticket.{ticket}"], **page):
+                pass
