@@ -12,7 +12,7 @@ from kit.packets import START, Content, End, Entry, EntryId, Gap, Packet, Prompt
 
 LANES = ("client", "instance", "store")
 Lane = Literal["client", "instance", "store"]
-WIDE = 30
+WIDE = 36
 """Characters between two lanes of the drawing."""
 
 

@@ -13,6 +13,7 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 from websockets.frames import Opcode
@@ -30,7 +31,7 @@ from kit.lab.table import shorten
 from kit.packets import AnyPacket, Content, End, Entry, FromServer, Gap, Prompt, decode_sent
 from kit.store import open_store
 
-Heard = Callable[[Frame | None, bool], None]
+Heard = Callable[[Frame | bytes, bool], None]
 Client = Callable[[str, str, dict[str, Any]], AsyncGenerator[Any, None]]
 SAYS = 4
 """Pieces in each answer."""
@@ -72,7 +73,7 @@ ANSWER = "".join(f"{i} " for i in range(1, SAYS + 1))
 
 
 class _Wire(Line):
-    """The client's line, which tells of every frame that has come through: `heard(frame, connection)`."""
+    """The client's line, which tells of every frame that has come through: `heard(frame, up)`."""
 
     heard: Heard | None = None
     nodes: Sequence[Any] = ()
@@ -104,15 +105,13 @@ class _Sink:
     def write(self, piece: bytes) -> None:
         self._passing += piece
         while length := self._next():
-            part, frame = bytes(self._passing[:length]), None
+            part = bytes(self._passing[:length])
             del self._passing[:length]
-            if self._head:
-                self._head = False
-            else:
-                frame = Frame(0.0, 0, "up" if self._up else "down", part)
+            told = part if self._head else Frame(0.0, 0, "up" if self._up else "down", part)
+            self._head = False
             if not self._sink.is_closing():
                 self._sink.write(part)
-                self._heard(frame, self._up)
+                self._heard(told, self._up)
 
     def _next(self) -> int:
         if self._head:
@@ -159,6 +158,7 @@ class Trial:
         self._frames = 0
         self._reloads = self._loses_receipt = False
         self._dialled: list[float] = []
+        self._logs: dict[str, int] = {}
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._store = f"fake://trial-{secrets.token_hex(8)}"
@@ -259,11 +259,11 @@ class Trial:
 
     # ---- what its line carries ----
 
-    def _heard(self, frame: Frame | None, up: bool) -> None:
-        """A frame, or (None) the head of a handshake, has come through."""
-        if frame is None:
+    def _heard(self, frame: Frame | bytes, up: bool) -> None:
+        """A frame, or (as bytes) the head of a handshake, has come through."""
+        if isinstance(frame, bytes):
             if up:
-                self._dial()
+                self._dial(dict(parse_qsl(urlsplit(frame.split(b" ")[1].decode("latin-1")).query)))
             elif self.faults and not self.faults[0].after:
                 self._happen(self.faults.pop(0))
             return
@@ -282,13 +282,19 @@ class Trial:
     def _tell(self, sent: Mapping[str, Any], up: bool) -> None:
         is_entry = "id" in sent and sent["type"] != "receipt"
         about = " ".join(str(sent[key]) for key in ("status", "reason", "text") if sent.get(key))
+        about += f", {self._log_number(sent['log'])}" if "log" in sent else ""
         text = shorten(f"{sent.get('id', '')} {sent['type']} {about}".strip(), 40)
         self.story.tell("client" if up else "instance", "instance" if up else "client", text, "entries" if is_entry else "")
 
-    def _dial(self) -> None:
+    def _log_number(self, name: str) -> str:
+        """Logs have random names; a story counts them."""
+        return f"log {self._logs.setdefault(name, len(self._logs) + 1)}"
+
+    def _dial(self, cursor: Mapping[str, str]) -> None:
         now = asyncio.get_running_loop().time()
         self._dialled = [then for then in self._dialled if then > now - WITHIN] + [now]
-        self.story.tell("client", "instance", "dials", "dials")
+        of = f" of {self._log_number(cursor['log'])}" if "log" in cursor else ""
+        self.story.tell("client", "instance", f"dials: after {cursor['after']}{of}" if "after" in cursor else "dials", "dials")
         self._changed.set()
         if len(self._dialled) > STORM:
             self._break(
