@@ -99,6 +99,16 @@ class SessionView:
         """Wait for the end of the turn that a prompt opened, by its receipt, as `prompt` does."""
         return run(self._ended(asked, ""))
 
+    def silence(self) -> Transcript:
+        """Wait until nobody speaks, each turn having ended or waiting for a person, and give all that was said."""
+        return run(self._silence())
+
+    async def _silence(self) -> Transcript:
+        known = await (await self._instance.feed(self.name)).projection()
+        while any(not (turn.ended or known.waits(turn)) for turn in known.turns.values()):  # noqa: ASYNC110  # as in `_ended`
+            await asyncio.sleep(0.02)
+        return await self._read()
+
     async def _asked(self, word: Prompt | Answer) -> Transcript:
         return await self._ended(await self._say(word), word.call if isinstance(word, Answer) else "")
 

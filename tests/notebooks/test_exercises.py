@@ -54,6 +54,14 @@ MY_CLIENT = """async def my_client(url, token, shelf):
                     yield frame
         await asyncio.sleep(backoff.next())
 """
+CRITIC = """async def critic(history):
+    said = ''
+    for name, document in sorted(history.documents.items()):
+        long = [f'line {{n}}' for n, line in enumerate(document.text.splitlines(), 1) if len(line) > {length} and name.endswith('.py')]
+        said += f"@coder too long: {{', '.join(long)}} of {{name}}\\n" if long else ''
+    if not {once}:
+        yield Content(said or 'Nothing is too long.')
+"""
 
 
 class Wrong(NamedTuple):
@@ -360,6 +368,38 @@ WRONG: Mapping[str, tuple[Wrong, ...]] = {
         Wrong(MY_CLIENT.replace("for key in ('after', 'log')", "for key in ()"), "P2 exactly once is not kept"),
         Wrong(MY_CLIENT.replace("case 'beat'", "case 'beat' | 'gap'"), "P7 honest gap is not kept"),
         Wrong(MY_CLIENT.replace("as socket:", "as socket:\n                backoff.reset()"), "backoff is not kept"),
+    ),
+    "7.1": (
+        Wrong("def asked(log):\n    return sum(isinstance(e, Prompt) and e.re is not None for e in log)", "a person asks again"),
+        Wrong(
+            "def asked(log):\n"
+            "    count = 0\n"
+            "    for e in log:\n"
+            "        count = count + 1 if isinstance(e, Prompt) and e.re else 0 if isinstance(e, Prompt | Edit | Stop) else count\n"
+            "    return count",
+            "a person's stop is no new work",
+        ),
+    ),
+    "7.2": (
+        Wrong(
+            "def merge(base, edits):\n"
+            "    for at, delete, insert in edits:\n"
+            "        base = base[:at] + insert + base[at + delete:]\n"
+            "    return base",
+            "the second one's place is a place of the base",
+        ),
+        Wrong(
+            "def merge(base, edits):\n"
+            "    for at, delete, insert in sorted(edits, reverse=True):\n"
+            "        base = base[:at] + insert + base[at + delete:]\n"
+            "    return base",
+            "two delete the same: it is gone once",
+        ),
+    ),
+    "7.3": (
+        Wrong(CRITIC.format(length=78, once="False"), "two lines of one document"),
+        Wrong(CRITIC.format(length=79, once="False"), "it is not said twice"),
+        Wrong(CRITIC.format(length=79, once="any(e.from_ == 'critic' for e in history)"), "in another turn: now it speaks"),
     ),
 }
 """Two at least for each exercise, by its number."""
