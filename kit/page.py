@@ -20,7 +20,6 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
 }
 _PATH = re.compile(r"/room/(?P<room>[A-Za-z0-9_-]{1,64})|/widgets/(?P<file>[a-z]{1,32}\.(?:js|css))")
 

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from http import HTTPStatus
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -94,6 +95,7 @@ class Server:
         self._create_connection = create_connection
         self.connections: set[Connection] = set()
         self._websockets: WebSocketServer
+        self._rooms: set[WebSocketServer] = set()
         self._visits: dict[ServerConnection, Visit] = {}
 
     @property
@@ -103,6 +105,12 @@ class Server:
     @property
     def url(self) -> str:
         return _url(self._websockets)
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody but this machine can reach it, at any of its addresses."""
+        sockets = (one for websockets in (self._websockets, *self._rooms) for one in websockets.sockets)
+        return all(ip_address(one.getsockname()[0]).is_loopback for one in sockets)
 
     def token(self, name: str, session: str = ANY_SESSION, ttl: float = 3600.0) -> str:
         """A token for `name`: a JWT for `Authorization: Bearer`, good for one session or all."""
@@ -135,9 +143,11 @@ class Server:
             origin = _url(websockets).replace("ws", "http", 1)
             rooms.add(room)
             origins.add(origin)
+            self._rooms.add(websockets)
             try:
                 yield origin
             finally:
+                self._rooms.discard(websockets)
                 rooms.discard(room)
                 origins.discard(origin)
 

@@ -149,12 +149,17 @@ UPGRADE = {
 
 
 async def request(
-    server: Server, target: str, headers: Mapping[str, str] | list[tuple[str, str]] = UPGRADE, *, method: str = "GET", then: bytes = b""
+    server: Server | int,
+    target: str,
+    headers: Mapping[str, str] | list[tuple[str, str]] = UPGRADE,
+    *,
+    method: str = "GET",
+    then: bytes = b"",
 ) -> Reply:
-    """One raw request, with the bytes `then` on its heels; gives the response up to its end, or up to the 101."""
+    """One raw request to a server (or port), with the bytes `then` on its heels; gives the response up to its end, or up to the 101."""
     lines = list(headers.items()) if isinstance(headers, Mapping) else headers
     head = "".join(f"{name}: {value}\r\n" for name, value in [("Host", "kit"), *lines])
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server if isinstance(server, int) else server.port)
     try:
         writer.write(f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + then)
         raw = (await reader.readuntil(b"\r\n\r\n")).decode()

@@ -10,6 +10,7 @@ from contextlib import suppress
 from html import escape
 from ipaddress import ip_address
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import segno
 
@@ -74,6 +75,7 @@ class OpenRoom:
         ready: asyncio.Future[None] = self._lab.loop.create_future()
         self._lab.beside(self._live(ready, host, port))
         await ready
+        self._lab.ports.append(lambda: [urlsplit(self.origin).port or 0])
 
     async def _live(self, ready: asyncio.Future[None], host: str, port: int) -> None:
         try:
@@ -98,7 +100,7 @@ class OpenRoom:
         """What is open, to whom, for how long."""
         if not self.is_open:
             return [f"The room {self.session} is closed."]
-        here = _is_loopback(self.origin.partition("//")[2].rpartition(":")[0])
+        here = ip_address(urlsplit(self.origin).hostname or "").is_loopback
         return [
             f"The room {self.session} is open at {self.origin} until {time.strftime('%H:%M', time.localtime(self.until))}.",
             "To whom: who has one of the links below"
@@ -145,7 +147,3 @@ def _address(host: str) -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))  # an address of nobody's (RFC 5737)
         return str(probe.getsockname()[0])
-
-
-def _is_loopback(host: str) -> bool:
-    return ip_address(host.strip("[]")).is_loopback

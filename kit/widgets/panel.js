@@ -168,6 +168,7 @@ class Panel {
     if (!text.trim()) return;
     this.#tell(this.#editing ? this.session.edit(this.#editing, text) : this.session.prompt(text, this.to.value || undefined));
     this.#edit();
+    this.#pause();
   }
 
   /** Turn the prompt box to the turn that is to be edited, or back. @param {{turn?: string, text: string}} [turn] */
@@ -186,7 +187,13 @@ class Panel {
   #type() {
     if (!this.#typing) this.session.typing(true);
     clearTimeout(this.#typing);
-    this.#typing = setTimeout(() => { this.#typing = undefined; this.session.typing(false); }, PAUSE);
+    this.#typing = setTimeout(() => this.#pause(), PAUSE);
+  }
+
+  #pause() {
+    if (this.#typing) this.session.typing(false);
+    clearTimeout(this.#typing);
+    this.#typing = undefined;
   }
 
   /** Say what became of a word where that is not what was wanted. @param {Promise<Receipt>} word */

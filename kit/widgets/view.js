@@ -19,7 +19,8 @@ const BUDGET = 10;
 const KINDS = {
   prompt: ["\u276f", "prompt"], stop: ["\u25a0", "stop"], edit: ["\u270e", "edit"], answer: ["\u21b3", "answer"],
   claim: ["\u25b7", "claim"], takeover: ["\u21c4", "takeover"], thought: ["\u2234", "thought"], action: ["\u0192", "action"],
-  content: ["\u25cf", "content"], ask: ["?", "ask"], result: ["=", "result"], document: ["\u25a4", "document"], end: ["\u2713", "end"],
+  content: ["\u25cf", "content"], ask: ["?", "ask"], result: ["=", "result"], document: ["\u25a4", "document"], write: ["\u270d", "write"],
+  patch: ["\u270d", "patch"], end: ["\u2713", "end"],
 };
 /** @type {Record<string, string>} */
 const ENDS = { done: "\u2713", stopped: "\u25a0", replaced: "\u270e", failed: "\u2715" };
@@ -74,7 +75,8 @@ export class View {
     const call = this.#calls.get(frame.call);
     switch (frame.type) {
       case "thought":
-      case "content": {
+      case "content":
+      case "write": {
         this.#run = new Run(frame, this.#item(frame));
         return this.#run.add(frame);
       }
@@ -148,7 +150,7 @@ export class View {
   }
 }
 
-/** Thought or content of one turn without anything between: one item, extended in place. */
+/** Thought, content or writing of one turn without anything between: one item, extended in place. */
 class Run {
   #frame;
   #body;
@@ -168,7 +170,7 @@ class Run {
 
   /** @param {Frame} frame */
   takes(frame) {
-    return frame.type === this.#frame.type && frame.turn === this.#frame.turn && frame.from === this.#frame.from;
+    return ["type", "turn", "from", "name"].every((field) => frame[field] === this.#frame[field]);
   }
 
   /** @param {Frame} frame */
@@ -201,6 +203,7 @@ class Run {
 /** Who said it, and to whom or where. @param {Frame} frame */
 function about(frame) {
   if (frame.type === "action") return `${frame.from} \u00b7 ${PLACES[frame.on] ?? frame.on}`;
+  if (frame.type === "write") return `${frame.from} \u00b7 ${frame.name}`;
   return frame.to ? `${frame.from} \u2192 ${frame.to}` : frame.from ?? "";
 }
 
