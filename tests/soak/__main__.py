@@ -65,7 +65,7 @@ async def kills(store: RealStore, seed: int, wanted: int) -> None:
             await one.tell(seed + told, KILLS)
             told += 1
             if told % 50 == 0:
-                print(f"  {told} stories, {one.happened.get('kill', 0)} kills, {time.monotonic() - began:.0f} s", flush=True)
+                print(f"  {told} stories, {one.kills} kills, {time.monotonic() - began:.0f} s", flush=True)
         print(f"{told} stories of processes without a broken promise in {time.monotonic() - began:.0f} s", flush=True)
         print(f"  {one.kills} running processes killed with signal 9; faults: {dict(one.happened)}", flush=True)
 
