@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from itertools import takewhile
 
+from kit.document import document_session
 from kit.log import SESSION, Log, Opened, Stored
-from kit.packets import START, End, EntryId, Packet, decode_entry, stored
+from kit.packets import START, Document, End, EntryId, Packet, Write, decode_entry, stored
 from kit.projection import Projection
 from kit.transcript import Transcript
 
@@ -34,21 +36,45 @@ async def fork(transcript: Transcript, log: Log, at: EntryId, name: str) -> Open
 
     Copied are the entries, not the refs (the same word may be said here, too) and not the provider's cursors (what one session stops
     there, the other may still need). The two may lie in different shards: it is read here, and written there in one piece.
+
+    The documents of the session are forked with it, each to where an agent wrote into it after `at` (what people typed by then is kept).
     """
     if not SESSION.fullmatch(name):
         raise ValueError(f"a session's name has 1 to 64 characters of A-Z a-z 0-9 _ -; not {name!r}")
-    entries: list[Stored] = []
-    head = START
-    while head < at and (batch := await transcript.read(log, head, 1000)):
-        entries += [entry for entry in batch if entry.id <= at]
-        head = batch[-1].id
+    entries = await _read(transcript, log, at)
+    said = [decode_entry(entry.frame()) for entry in entries]
+    documents = {e.name: document_session(name, e.name) for e in said if isinstance(e, Document | Write)}
     if not entries or entries[-1].id != at:
         raise NotKept(log, at)
     ends = _ends(entries)
     opened = await transcript.open(name)
     if not await transcript.begin(opened.log, [*entries, *ends]):
         raise Taken(name)
+    written = {(e.turn, e.n) for e in said if isinstance(e, Write)}
+    for document, copy in documents.items():
+        await _fork_document(transcript, document_session(log.session, document), written, copy)
     return opened._replace(head=[*entries, *ends][-1].id)
+
+
+async def _read(transcript: Transcript, log: Log, at: EntryId) -> list[Stored]:
+    entries: list[Stored] = []
+    head = START
+    while head < at and (batch := await transcript.read(log, head, 1000)):
+        entries += [entry for entry in batch if entry.id <= at]
+        head = batch[-1].id
+    return entries
+
+
+async def _fork_document(transcript: Transcript, name: str, written: Container[tuple[str, int]], copy: str) -> None:
+    """A document up to the first thing in it that is not among those `written`, which are a turn and its ordinal."""
+
+    def stood(entry: Stored) -> bool:
+        packet = decode_entry(entry.frame())
+        return not isinstance(packet, Write) or (packet.turn, packet.n) in written
+
+    document = await transcript.open(name)
+    if entries := list(takewhile(stood, await _read(transcript, document.log, document.head))):
+        await transcript.begin((await transcript.open(copy)).log, entries)
 
 
 def _ends(entries: Sequence[Stored]) -> list[Stored]:

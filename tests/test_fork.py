@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from itertools import pairwise
 
 import pytest
@@ -11,12 +12,31 @@ from msgspec.structs import replace
 
 from kit.client import connect
 from kit.fork import NotKept, Taken, fork
+from kit.history import History
+from kit.lab.instances import Node
 from kit.log import Log, Stored, Unheard
-from kit.packets import START, Action, AnyPacket, Ask, Content, Edit, End, Entry, EntryId, Prompt, Stop, decode_entry, stored
+from kit.packets import (
+    START,
+    Action,
+    AnyPacket,
+    Ask,
+    Content,
+    Document,
+    Edit,
+    End,
+    Entry,
+    EntryId,
+    Prompt,
+    Stop,
+    Write,
+    decode_entry,
+    stored,
+)
 from kit.projection import Projection
+from kit.replica import SharedDocument, connect_document
 from kit.store import open_store
 from kit.transcript import Transcript
-from tests.promises.support import counting, nodes, watch
+from tests.promises.support import counting, nodes, turn_of, watch
 
 
 @pytest.fixture
@@ -162,3 +182,36 @@ async def test_a_person_in_both_sees_two_conversations(store: str) -> None:
                 assert bob.text(turn) == "1 2 3 4 5 "
         async with connect(one.server.url, token=one.server.token("eve"), session="what-if") as eve:
             assert (await anext(aiter(eve))).id == "1-0"
+
+
+# ---- documents ----
+
+
+async def test_documents_are_forked_with_their_session(store: str) -> None:
+    """As they stood, a person's lines in them; the agent goes on there, and the first session's stay as they are."""
+
+    async def coder(history: History) -> AsyncIterator[AnyPacket]:
+        if history.prompt.text == "write":
+            yield Document(name="a.py", kind="python")
+            yield Write(name="a.py", text="x = 1\n")
+        else:
+            yield history.documents["a.py"].change("1", history.prompt.text)
+
+    async with nodes(store, {"coder": coder}, 1) as (node,), watch(node.server, "s") as ann:
+        written = await ann.ended(turn_of(await ann.session.prompt("write"), "coder"))
+        async with document(node, "s") as paper:
+            await paper.until(lambda text: "x = 1" in text)
+            paper.type(0, insert="# ann\n")
+            await paper.settled()
+            await ann.ended(turn_of(await ann.session.prompt("2"), "coder"))
+            transcript = node.server.instance.transcript
+            await fork(transcript, (await transcript.open("s")).log, EntryId.parse(written.id), "what-if")
+            async with watch(node.server, "what-if") as bob, document(node, "what-if") as copy:
+                assert await copy.until(lambda text: "x" in text) == "# ann\nx = 1\n"
+                await bob.ended(turn_of(await bob.session.prompt("3"), "coder"))
+                assert await copy.until(lambda text: "1" not in text) == "# ann\nx = 3\n"
+            assert await paper.until(lambda text: "1" not in text) == "# ann\nx = 2\n"
+
+
+def document(node: Node, session: str) -> AbstractAsyncContextManager[SharedDocument]:
+    return connect_document(node.url, session=session, name="a.py", token=node.token("ann"), pace=0.02)
