@@ -69,7 +69,8 @@ class Panel {
   }
 
   close() {
-    clearTimeout(this.#typing);
+    removeEventListener("pagehide", this.#pause);
+    this.#pause();
     clearInterval(this.#looking);
     this.documents.clear();
     this.session.close();
@@ -88,6 +89,7 @@ class Panel {
     this.stop.addEventListener("click", () => this.#tell(this.session.stop()));
     this.edit.addEventListener("click", () => this.#edit(this.#turns.editable));
     this.input.addEventListener("keydown", (event) => this.#key(event));
+    addEventListener("pagehide", this.#pause);
     this.root.addEventListener("input", (event) => { if (event.target !== this.to) this.#type(); });
     this.#state();
     this.#edit();
@@ -190,11 +192,11 @@ class Panel {
     this.#typing = setTimeout(() => this.#pause(), PAUSE);
   }
 
-  #pause() {
+  #pause = () => {
     if (this.#typing) this.session.typing(false);
     clearTimeout(this.#typing);
     this.#typing = undefined;
-  }
+  };
 
   /** Say what became of a word where that is not what was wanted. @param {Promise<Receipt>} word */
   async #tell(word) {

@@ -31,7 +31,7 @@ export function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   // JupyterLab sees keys first: without this on the focused element itself, `dd` on a button would delete the notebook's cell.
-  if (made.matches("button, input, textarea, [tabindex]")) made.setAttribute("data-lm-suppress-shortcuts", "");
+  if (made.matches("button, input, textarea, select, summary, [tabindex]")) made.setAttribute("data-lm-suppress-shortcuts", "");
   made.append(...children);
   return made;
 }

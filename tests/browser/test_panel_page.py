@@ -356,8 +356,8 @@ async def test_keys_stay_in_the_panel(server: FakeServer, session: str, open_pan
     page = await open_panel()
     await a_bit_of_everything(server, session)
     await until(page, SHOWS, "Which way")
-    assert await page.locator(".kit :is(button, input, textarea, [tabindex])").count() == 11
-    assert await page.locator(".kit :is(button, input, textarea, [tabindex]):not([data-lm-suppress-shortcuts])").count() == 0
+    assert await page.locator(".kit :is(button, input, textarea, select, [tabindex])").count() == 12
+    assert await page.locator(".kit :is(button, input, textarea, select, [tabindex]):not([data-lm-suppress-shortcuts])").count() == 0
 
 
 @pytest.mark.parametrize("lines", ["one line", "many lines"])

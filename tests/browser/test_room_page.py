@@ -1,0 +1,308 @@
+"""The room's page in real windows, joined by links: who sees what, who edits what, what comes back, and what stays outside."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, Page, expect
+
+from kit.auth import Identity
+from kit.history import History
+from kit.lab.rooms import _address
+from kit.packets import AnyPacket, Content, Document, Prompt, Stop, Write, new_ref
+from kit.room import room
+from kit.server import Server, serve
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+ROOM = "war"
+EVIL = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>'
+PLAN = "flowchart TD\n  people([People]) -->|words| log[Transcript]\n  log --> coder{Coder}\n"
+CODE = [f"line {i} of the coder\n" for i in range(1, 31)]
+
+
+class Agents:
+    """An architect that draws, a coder that writes as far as it is let, a tester that counts until it is stopped."""
+
+    def __init__(self) -> None:
+        self.lines = asyncio.Semaphore(0)
+
+    async def architect(self, history: History) -> AsyncIterator[AnyPacket]:
+        yield Document(name="plan", kind="mermaid")
+        yield Write(name="plan", text=PLAN)
+        yield Content("There is a plan.")
+
+    async def coder(self, history: History) -> AsyncIterator[AnyPacket]:
+        yield Document(name="main.py", kind="python")
+        for line in CODE:
+            await self.lines.acquire()
+            yield Write(name="main.py", text=line)
+        yield Content("Written.")
+
+    async def tester(self, history: History) -> AsyncIterator[AnyPacket]:
+        for i in range(1_000_000):
+            await asyncio.sleep(0.01)
+            yield Content(f"{i} ")
+
+    def write(self, lines: int = len(CODE)) -> None:
+        for _ in range(lines):
+            self.lines.release()
+
+
+class OpenRoom:
+    """A server with an open room, and browsers that join it."""
+
+    def __init__(self, server: Server, origin: str, agents: Agents, browser: Browser, stack: AsyncExitStack) -> None:
+        self.server, self.origin, self.agents, self._browser, self._stack = server, origin, agents, browser, stack
+        self.errors: list[str] = []
+
+    async def link(self, name: str, session: str = ROOM) -> str:
+        ticket = await self.server.door.ticket(Identity(name, session, time.time() + 600), session, self.origin)
+        return f"{self.origin}/room/{ROOM}#{ticket}"
+
+    async def profile(self, **options: Any) -> BrowserContext:
+        """A browser of somebody's own. A page that throws, asks another host or breaks its policy fails the test."""
+        context = await self._browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+        self._stack.push_async_callback(context.close)
+        context.set_default_timeout(10_000)
+        context.on("weberror", lambda error: self.errors.append(str(error.error)))
+        context.on("request", lambda r: None if r.url.startswith((self.origin, "data:")) else self.errors.append(r.url))
+        context.on("console", lambda m: self.errors.append(m.text) if "Content Security Policy" in m.text else None)
+        return context
+
+    async def join(self, name: str, context: BrowserContext | None = None, **options: Any) -> Page:
+        page = await (context or await self.profile(**options)).new_page()
+        await page.goto(await self.link(name))
+        await inside(page)
+        return page
+
+    async def says(self, word: Prompt | Stop, name: str = "host") -> None:
+        """Somebody at another client."""
+        assert (await self.server.instance.say(ROOM, new_ref(word), name)).status == "applied"
+
+
+@asynccontextmanager
+async def opened(browser: Browser, host: str = "127.0.0.1") -> AsyncIterator[OpenRoom]:
+    agents = Agents()
+    named = room({"architect": agents.architect, "coder": agents.coder, "tester": agents.tester})
+    async with serve(named) as server, server.opened(ROOM, host) as origin, AsyncExitStack() as stack:
+        here = OpenRoom(server, origin, agents, browser, stack)
+        yield here
+        assert here.errors == []
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def here(browser: Browser) -> AsyncIterator[OpenRoom]:
+    async with opened(browser) as here:
+        yield here
+
+
+async def inside(page: Page) -> None:
+    await expect(page.locator(".kit-state")).to_have_attribute("data-phase", "open")
+
+
+async def ask(page: Page, text: str, to: str | None = None) -> None:
+    if to:
+        await page.get_by_label("To", exact=True).select_option(to)
+    await page.get_by_label("Prompt").fill(text)
+    await page.get_by_label("Prompt").press("Enter")
+
+
+def said(page: Page) -> Any:
+    return expect(page.locator(".kit-log"))
+
+
+def document(page: Page, name: str = "main.py") -> Any:
+    return page.get_by_label(f"Document {name}")
+
+
+# ---- together ----
+
+
+async def test_two_windows_see_each_other_and_one_conversation(here: OpenRoom) -> None:
+    """Who is here and who types; a prompt to an agent that one chooses; what it says is the same in both."""
+    ann, bob = await here.join("Ann"), await here.join("Bob", viewport={"width": 375, "height": 740})
+    for page in (ann, bob):
+        await expect(page.get_by_label("Here now").get_by_role("listitem")).to_have_text(["Ann", "Bob"])
+    await bob.get_by_label("Prompt").press_sequentially("Plan")
+    await expect(ann.locator(".kit-types")).to_have_text("Bob is typing")
+    await ask(bob, "Plan it", to="architect")
+    await expect(ann.locator(".kit-types")).to_have_count(0)
+    for page in (ann, bob):
+        await said(page).to_contain_text("There is a plan.")
+        await expect(page.locator(".kit-prompt .kit-from")).to_have_text("Bob \u2192 architect")
+        await expect(document(page, "plan")).to_have_value(PLAN)
+    await bob.close()
+    await expect(ann.get_by_label("Here now").get_by_role("listitem")).to_have_text(["Ann"])
+
+
+async def test_one_agent_is_stopped_and_the_other_goes_on(here: OpenRoom) -> None:
+    """A button for each that speaks; `Stop all` ends the rest."""
+    ann, bob = await here.join("Ann"), await here.join("Bob")
+    await ask(ann, "Test and write", to="all")
+    speaking = bob.get_by_role("group", name="Speaking or waiting").get_by_role("button")
+    await expect(speaking).to_have_text(["Stop coder", "Stop tester"])
+    await bob.get_by_role("button", name="Stop tester").click()
+    await expect(speaking).to_have_text(["Stop coder"])
+    here.agents.write(5)
+    await expect(document(ann)).to_have_value("".join(CODE[:5]))
+    await ann.get_by_role("button", name="Stop all").click()
+    await expect(speaking).to_have_count(0)
+    await expect(bob.locator(".kit-end .kit-word")).to_have_text(["end: done", "end: stopped", "end: stopped"])
+
+
+async def test_a_person_edits_what_the_coder_writes_and_a_window_comes_back_whole(here: OpenRoom) -> None:
+    """The edit and the agent's lines stand in both; a reload shows the same again, without a ticket in its address."""
+    ann, bob = await here.join("Ann"), await here.join("Bob")
+    await ask(ann, "Write it", to="coder")
+    here.agents.write(5)
+    await expect(document(bob)).to_have_value("".join(CODE[:5]))
+    await document(bob).evaluate("area => area.setSelectionRange(0, 0)")
+    await document(bob).press_sequentially("# Bob was here\n")
+    here.agents.write(5)
+    whole = "# Bob was here\n" + "".join(CODE[:10])
+    for page in (ann, bob):
+        await expect(document(page)).to_have_value(whole)
+    await bob.reload()
+    await inside(bob)
+    here.agents.write()
+    for page in (ann, bob):
+        await said(page).to_contain_text("Written.")
+        await expect(document(page)).to_have_value("# Bob was here\n" + "".join(CODE))
+    shown = [await page.locator(".kit-log").inner_text() for page in (ann, bob)]
+    assert shown[0] == shown[1]
+    await expect(ann.get_by_label("Here now").locator("bdi")).to_have_text(["Ann", "Bob"])
+
+
+# ---- how one gets in, and stays ----
+
+
+async def test_the_ticket_leaves_the_address_bar_and_stays_out_of_the_history(here: OpenRoom) -> None:
+    """What lets the window in again is a cookie that no script of the page can read."""
+    ann = await here.join("Ann")
+    assert await ann.evaluate("[location.href, document.cookie, history.length]") == [f"{here.origin}/room/{ROOM}", "", 2]
+    (cookie,) = await ann.context.cookies()
+    assert (cookie["name"], cookie["httpOnly"], cookie["sameSite"]) == ("kit_session", True, "Strict")
+
+
+async def test_two_windows_of_one_person_come_back_after_a_cut(here: OpenRoom) -> None:
+    """They share a store for the next ticket: one finds it spent, and the cookie lets it in."""
+    context = await here.profile()
+    first, second = await here.join("Ann", context), await context.new_page()
+    await second.goto(f"{here.origin}/room/{ROOM}")
+    await inside(second)
+    for text in ("once", "twice"):
+        await here.server.cut()
+        await here.says(Prompt(text=f"After the cut {text}", to="architect"))
+        for page in (first, second):
+            await said(page).to_contain_text(f"After the cut {text}")
+
+
+async def test_who_comes_by_a_new_link_is_whom_it_was_made_for(here: OpenRoom) -> None:
+    """Not whom this browser was before."""
+    context = await here.profile()
+    await here.join("Ann", context)
+    cleo = await here.join("Cleo", context)
+    await ask(cleo, "Who am I?", to="architect")
+    await expect(cleo.locator(".kit-prompt .kit-from")).to_have_text("Cleo \u2192 architect")
+
+
+@pytest.mark.parametrize("link", ["none", "used", "of another room", "invented"])
+async def test_without_a_good_link_the_page_stays_shut_and_says_so(here: OpenRoom, link: str) -> None:
+    """Nothing of the room is shown; the sentence says what to do."""
+    await here.says(Prompt(text="The code is 4711", to="architect"))
+    good = await here.link("Ann")
+    if link == "used":
+        first = await (await here.profile()).new_page()
+        await first.goto(good)
+        await inside(first)
+    page = await (await here.profile()).new_page()
+    links = {
+        "none": good.partition("#")[0],
+        "used": good,
+        "of another room": await here.link("Eve", "other"),
+        "invented": f"{good[:-6]}AAAAAA",
+    }
+    await page.goto(links[link])
+    await expect(page.locator("#door")).to_contain_text("ask for another link")
+    assert "4711" not in await page.locator("body").inner_text()
+
+
+async def test_on_the_network_it_works_over_plain_http(browser: Browser) -> None:
+    """At an address that is not loopback there is no randomUUID, no subtle and no locks: nothing needs them."""
+    async with opened(browser, _address("0.0.0.0")) as here:
+        ann, bob = await here.join("Ann"), await here.join("Bob")
+        assert await ann.evaluate("[isSecureContext, typeof crypto.randomUUID, typeof crypto.subtle, typeof navigator.locks]") == [
+            False, "undefined", "undefined", "undefined",
+        ]  # fmt: skip
+        await ask(ann, "Write it", to="coder")
+        here.agents.write()
+        await expect(document(bob)).to_have_value("".join(CODE))
+        await bob.reload()
+        await expect(document(bob)).to_have_value("".join(CODE))
+
+
+# ---- what is only text ----
+
+
+async def test_markup_in_names_words_and_documents_is_text(here: OpenRoom) -> None:
+    """In every place where it is shown."""
+
+    async def evil(history: History) -> AsyncIterator[AnyPacket]:
+        yield Document(name="<b>", kind=EVIL)
+        yield Write(name="<b>", text=EVIL)
+        yield Content(EVIL)
+
+    here.server.instance.agents[f"x{EVIL}"] = evil
+    ann = await here.join(EVIL)
+    await ask(ann, EVIL, to=f"x{EVIL}")
+    await said(ann).to_contain_text("end: done")
+    await expect(ann.locator(".kit-document textarea")).to_have_value(EVIL)
+    await expect(ann.get_by_label("Here now")).to_have_text(EVIL)
+    assert await ann.evaluate("window.pwned") is None
+    assert await ann.locator("main :is(img, script, a, b)").count() == 0
+
+
+# ---- how it looks ----
+
+
+@pytest.mark.parametrize("width", [1280, 375])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_it_can_be_read(here: OpenRoom, tmp_path: Path, scheme: Literal["light", "dark"], width: int) -> None:
+    """Contrast of at least 4.5:1, nothing wider than the window, in both schemes. A screenshot of each is kept to be looked at."""
+    ann = await here.join("Ann", color_scheme=scheme, viewport={"width": width, "height": 800})
+    await here.join("Bob")
+    await ask(ann, "Plan it", to="architect")
+    await ask(ann, "Write it", to="coder")
+    here.agents.write(20)
+    await ask(ann, "Test it", to="tester")
+    await expect(document(ann)).to_have_value("".join(CODE[:20]))
+    await expect(ann.get_by_role("button", name="Stop tester")).to_be_visible()
+    await ann.screenshot(path=tmp_path / f"room-{scheme}-{width}.png", full_page=True)
+    script = (Path(__file__).parent / "contrast.js").read_text().replace("export ", "")
+    ratios = await ann.evaluate(f"async () => {{ {script}\nreturn await contrasts(); }}")
+    assert len(ratios) > 30
+    assert [(text, ratio) for text, ratio in ratios if ratio < 4.5] == []
+    assert await ann.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+async def test_everything_is_reached_by_keys(here: OpenRoom) -> None:
+    """From the prompt on: to whom, send, stop, the documents; each says its name."""
+    ann = await here.join("Ann")
+    await ask(ann, "Plan it", to="architect")
+    await expect(document(ann, "plan")).to_have_value(PLAN)
+    await ask(ann, "Test it", to="tester")
+    await expect(ann.get_by_role("button", name="Stop tester")).to_be_visible()
+    await ann.get_by_label("Transcript").focus()
+    names = []
+    for _ in range(8):
+        await ann.keyboard.press("Tab")
+        names.append(await ann.evaluate("document.activeElement.getAttribute('aria-label') ?? document.activeElement.innerText"))
+    assert names == ["Stop tester", "Prompt", "To", "Send", "Stop all", "Edit", "plan mermaid", "Document plan"]
