@@ -67,6 +67,7 @@ class Instance:
         self._feeds: dict[str, Feed] = {}
         self._opening: dict[str, asyncio.Lock] = {}
         self._runs: dict[Run, asyncio.Task[None]] = {}
+        self._words: set[asyncio.Task[Receipt]] = set()
         self._tasks: asyncio.TaskGroup
         self._bell = secrets.token_urlsafe(9)
         self._look = [asyncio.Event() for _ in range(transcript.shards)]
@@ -90,7 +91,7 @@ class Instance:
                 fault = error
             finally:
                 self._over = True  # a library may swallow a cancellation, and this block be cancelled again: then they end by themselves
-                await end((*service, *self._runs.values()))
+                await end((*service, *self._words, *self._runs.values()))
         if fault:
             raise fault
 
@@ -137,8 +138,21 @@ class Instance:
     # ---- words ----
 
     async def say(self, session: str, word: Said, name: str, heard: int | None = None) -> Receipt:
-        """Say a word for somebody, and tell what became of it. With `heard`, an agent says it: raises Unheard after a later word."""
-        word = msgspec.structs.replace(word, from_=name)
+        """Say a word for somebody, and tell what became of it. With `heard`, an agent says it: raises Unheard after a later word.
+
+        It is said to its end though the caller is cancelled: the turn that it opens would else wait until its lease has run out.
+        """
+        task = asyncio.create_task(self._say_until_told(session, msgspec.structs.replace(word, from_=name), heard))
+        self._words.add(task)
+        task.add_done_callback(self._told_what_became)
+        return await asyncio.shield(task)
+
+    def _told_what_became(self, task: asyncio.Task[Receipt]) -> None:
+        self._words.discard(task)
+        if not task.cancelled():
+            task.exception()  # asked for, as its caller may be gone
+
+    async def _say_until_told(self, session: str, word: Said, heard: int | None) -> Receipt:
         async with self._holding(session) as feed:
             while True:
                 try:

@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError as StoreConnectionError
 from kit.agents.scripted import scripted
 from kit.history import Agent, AgentError, History
 from kit.lab.instances import Node
-from kit.packets import MAX_BODY, Action, Answer, AnyPacket, Ask, Content, End, EntryId, Prompt, Result, Takeover, ToolResult
+from kit.packets import MAX_BODY, Action, Answer, AnyPacket, Ask, Content, End, EntryId, Prompt, Result, Takeover, ToolResult, new_ref
 from kit.store import open_store
 from kit.transcript import Transcript
 from tests.promises.support import Judge, Losses, count, counting, nodes, read_log, said, turn_of, watch
@@ -53,6 +53,21 @@ async def test_an_agent_answers_one_prompt_after_the_other_and_two_agents_at_onc
         assert [turn for turn in order if turn != beside] == sorted(t for t in order if t != beside)
         assert order.index(beside) < len(order) - 1 - order[::-1].index(first)
         Judge(ann.log)
+
+
+async def test_a_word_is_said_to_its_end_though_its_speaker_goes_away(store: str) -> None:
+    """Wherever the socket's task is cancelled while it says a prompt: the turn begins at once, and not when its lease has run out."""
+    async with nodes(store, counting(3), 1, lease=60) as (node,):
+        for steps in range(0, 60, 3):
+            session = f"s{steps}"
+            async with watch(node.server, session) as ann:
+                saying = asyncio.create_task(node.server.instance.say(session, new_ref(Prompt(text="go")), "ann"))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                saying.cancel()
+                await asyncio.wait({saying})
+                if steps:  # else it had not begun
+                    await ann.until(lambda w: any(isinstance(e, End) for e in w.log))
 
 
 async def test_a_waiting_turn_has_no_lease_and_any_instance_goes_on_with_it(store: str) -> None:
