@@ -1,11 +1,15 @@
 // @ts-check
 /** Documents: what a room works on together, each in a box of its own beside what is said. */
 
+import { draw } from "./diagram.js";
 import { bind, documentSession } from "./document.js";
 import { element, inert } from "./text.js";
 
 /** @typedef {import("./wire.js").Frame} Frame */
 /** Connects to the session of a document. @typedef {(name: string) => import("./session.js").Session} Connect */
+
+/** ms without a change after which a diagram is drawn. */
+const STILL = 150;
 
 export class Documents {
   /** By name: what takes the box away. @type {Map<string, () => void>} */ #open = new Map();
@@ -33,17 +37,38 @@ export class Documents {
   /** @param {Frame} frame */
   #show({ name, kind }) {
     const area = /** @type {HTMLTextAreaElement} */ (
-      element("textarea", { "aria-label": `Document ${inert(name)}`, spellcheck: "false", autocapitalize: "off", rows: "12", wrap: "off" }));
+      element("textarea", { "aria-label": `Document ${inert(name)}`, spellcheck: "false", autocapitalize: "off", rows: kind === "mermaid" ? "6" : "12", wrap: "off" }));
+    const picture = element("figure", { class: "kit-diagram" });
     const note = element("p", { class: "kit-note", role: "status" });
-    const box = element("details", { class: "kit-document", open: "" },
+    const box = element("details", { class: "kit-sheet", open: "" },
       element("summary", {}, element("bdi", {}, inert(name)), " ", element("span", { class: "kit-id" }, inert(kind))),
-      area, note);
+      ...(kind === "mermaid" ? [picture] : []), area, note);
     this.#host.append(box);
     const session = this.#connect(documentSession(this.#session, name));
     const unbind = bind(session, area, {
       lost: (text) => { note.textContent = inert(`This log is a new one. What you had typed: ${text}`); },
       problem: (reason) => { note.textContent = inert(reason ?? ""); },
     });
-    return () => { unbind(); session.close(); box.remove(); };
+    const stop = kind === "mermaid" ? keepDrawn(picture, session, area) : () => {};
+    return () => { stop(); unbind(); session.close(); box.remove(); };
   }
+}
+
+/** Draw what the textarea holds whenever it has not changed for a moment. @param {HTMLElement} picture
+ * @param {import("./session.js").Session} session @param {HTMLTextAreaElement} area @returns {() => void} */
+function keepDrawn(picture, session, area) {
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ let pause;
+  const show = () => {
+    try {
+      picture.replaceChildren(draw(area.value));
+    } catch (error) {
+      picture.replaceChildren(element("p", { class: "kit-failed" }, inert(`Not drawn: ${/** @type {Error} */ (error).message}`)));
+    }
+  };
+  const later = () => {
+    clearTimeout(pause);
+    pause = setTimeout(show, STILL);
+  };
+  for (const [target, name] of /** @type {[EventTarget, string][]} */ ([[session, "entry"], [area, "input"]])) target.addEventListener(name, later);
+  return () => clearTimeout(pause); // session and textarea go with the box
 }

@@ -64,6 +64,7 @@ class Panel(anywidget.AnyWidget):
         "turns.js",
         "people.js",
         "document.js",
+        "diagram.js",
         "documents.js",
         "view.js",
         "actions.js",

@@ -264,10 +264,26 @@ async def test_markup_in_names_words_and_documents_is_text(here: OpenRoom) -> No
     ann = await here.join(EVIL)
     await ask(ann, EVIL, to=f"x{EVIL}")
     await said(ann).to_contain_text("end: done")
-    await expect(ann.locator(".kit-document textarea")).to_have_value(EVIL)
+    await expect(ann.locator(".kit-sheet textarea")).to_have_value(EVIL)
     await expect(ann.get_by_label("Here now")).to_have_text(EVIL)
     assert await ann.evaluate("window.pwned") is None
     assert await ann.locator("main :is(img, script, a, b)").count() == 0
+
+
+# ---- pictures ----
+
+
+async def test_a_diagram_is_drawn_in_both_windows_and_a_broken_one_says_why(here: OpenRoom) -> None:
+    """Its source stays beside it, to be repaired by anybody."""
+    ann, bob = await here.join("Ann"), await here.join("Bob")
+    await ask(ann, "Plan it", to="architect")
+    for page in (ann, bob):
+        await expect(page.locator(".kit-diagram text")).to_have_text(["words", "People", "Transcript", "Coder"])
+    await document(bob, "plan").press("Control+End")
+    await document(bob, "plan").press_sequentially("  coder ~> people")
+    for page in (ann, bob):
+        await expect(page.locator(".kit-diagram")).to_have_text('Not drawn: line 4: an arrow such as --> is missing at " ~> people"')
+        await expect(document(page, "plan")).to_have_value(PLAN + "  coder ~> people")
 
 
 # ---- how it looks ----
