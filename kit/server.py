@@ -141,6 +141,7 @@ class Server:
         rooms, origins = self.instance.presence.rooms, self.door.origins
         async with self._listening(host, port, only=room) as websockets:
             origin = _url(websockets).replace("ws", "http", 1)
+            was_one = room in rooms
             rooms.add(room)
             origins.add(origin)
             self._rooms.add(websockets)
@@ -148,8 +149,9 @@ class Server:
                 yield origin
             finally:
                 self._rooms.discard(websockets)
-                rooms.discard(room)
                 origins.discard(origin)
+                if not was_one:
+                    rooms.discard(room)
 
     # ---- before the 101 ----
 

@@ -104,6 +104,9 @@ async def test_there_is_no_page_unless_it_was_asked_for() -> None:
     async with serve(Counting(), rooms=[ROOM]) as server:
         assert (await request(server, f"/room/{ROOM}", {})).status == (await request(server, "/widgets/page.js", {})).status == 200
         assert (await request(server, "/room/other", {})).status == 404
+        async with server.opened(ROOM, "127.0.0.1"):
+            pass
+        assert (await request(server, f"/room/{ROOM}", {})).status == 200, "it was one before, and stays one"
 
 
 @pytest.mark.parametrize(
