@@ -109,7 +109,7 @@ export class View {
   /** @param {Frame} frame */
   #action(frame) {
     const controls = frame.on === "approve" ? [this.#choices(frame.call, [["Approve", "yes"], ["Decline", "no"]])] : [];
-    const text = Object.entries(frame.arguments).map(([name, value]) => `${name}=${JSON.stringify(value)}`).join(", ");
+    const text = Object.entries(frame.arguments).map(([name, value]) => `${name}=${legible(value)}`).join(", ");
     const item = this.#item(frame, element("code", { class: "kit-call" }, inert(`${frame.name}(${text})`)), ...controls);
     this.#calls.set(frame.call, item);
   }
@@ -199,6 +199,9 @@ class Run {
     this.#body.append(element("div", { class: "kit-text kit-block" }, this.#node));
   }
 }
+
+/** An argument of a call; a text of several lines as it is, for whoever approves it must be able to read it. @param {unknown} value */
+const legible = (value) => (typeof value === "string" && value.includes("\n") ? `\n${value}` : JSON.stringify(value));
 
 /** Who said it, and to whom or where. @param {Frame} frame */
 function about(frame) {

@@ -122,6 +122,16 @@ async def test_a_long_text_keeps_its_lines(server: FakeServer, session: str, ope
     assert "\n".join([await blocks.nth(i).evaluate("e => e.textContent") for i in range(await blocks.count())]) == text
 
 
+async def test_a_program_that_is_to_be_approved_can_be_read(server: FakeServer, session: str, open_panel: OpenPage) -> None:
+    """An argument of several lines stands there as it is, and not as one line of escapes; what hides in it is marked all the same."""
+    page = await open_panel()
+    await asks(server, session)
+    program = 'def f():\n    return "a"  # \u202e\n'
+    await server.say(session, Action(call="c", name="run", arguments={"main.py": program, "n": "1"}, on="approve"))
+    await until(page, SHOWS, "run(")
+    assert await page.locator(".kit-call").inner_text() == 'run(main.py=\ndef f():\n    return "a"  # \u27e8U+202E\u27e9\n, n="1")'
+
+
 # ---- what a person does ----
 
 
