@@ -105,11 +105,14 @@ end
 # KEYS stream, lease, open turns; ARGV by, member, epoch heard or '' -> 1 where the turn was let go, -1 where there is no log
 RELEASE = """
 if ARGV[3] ~= '' then
-  if redis.call('EXISTS', KEYS[1]) == 0 then return -1 end
-  local info = redis.call('XINFO', 'STREAM', KEYS[1])
-  for i = 1, #info, 2 do
-    if info[i] == 'last-generated-id' and string.match(info[i + 1], '^(%d+)-') ~= ARGV[3] then return 0 end
+  local last = '0-0'
+  if redis.call('EXISTS', KEYS[1]) == 1 then
+    local info = redis.call('XINFO', 'STREAM', KEYS[1])
+    for i = 1, #info, 2 do if info[i] == 'last-generated-id' then last = info[i + 1] end end
+  elseif ARGV[3] ~= '0' then
+    return -1
   end
+  if string.match(last, '^(%d+)-') ~= ARGV[3] then return 0 end
 end
 if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
 if ARGV[2] ~= '' then redis.call('SREM', KEYS[3], ARGV[2]) end

@@ -124,8 +124,12 @@ class Run:
 
     async def _take_over(self) -> History | None:
         """Say `takeover`, then count what the turn has said; gives the log up to there, or None (and says no word) where it has ended."""
-        turn = self._known.turns.get(self.turn)
-        if turn is None or turn.ended:
+        while (turn := self._known.turns.get(self.turn)) is None:
+            # The list of open turns may still name one of the log before; and one with the same id may be opened in this log right now.
+            if await self._patiently(lambda: self._release(open=False, heard=self.feed.epoch)):
+                return None
+            await self._patiently(self.feed.catch_up)
+        if turn.ended:
             await self._release(open=False)
             return None
         word = new_ref(Takeover(turn=self.turn, by=self.by, from_=self.by))

@@ -70,6 +70,21 @@ async def test_a_word_is_said_to_its_end_though_its_speaker_goes_away(store: str
                     await ann.until(lambda w: any(isinstance(e, End) for e in w.log))
 
 
+async def test_a_turn_of_the_log_before_hides_none_of_this_one(store: str) -> None:
+    """The list of open turns still names `1-0/agent` of a log that is gone, while a prompt opens the one of that id in the new log."""
+    async with nodes(store, counting(3), 2, lease=60) as (node, other), open_store(store) as own:
+        for steps in range(0, 60, 2):
+            session = f"s{steps}"
+            await own.redis.sadd("{0}:open", f"{{0}}:{session} 1-0/agent")
+            for instance in (node.server.instance, other.server.instance):
+                instance._look[0].set()
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            async with watch(other.server, session) as ann:
+                turn = turn_of(await node.server.instance.say(session, new_ref(Prompt(text="go")), "ann"))
+                assert (await ann.ended(turn)).reason == "done"
+
+
 async def test_a_waiting_turn_has_no_lease_and_any_instance_goes_on_with_it(store: str) -> None:
     """The instance that asked is gone; the answer makes the turn runnable on the one that hears it."""
     agent = scripted([Content("Well: "), Ask(call="c", text="Which city?"), Content("Oslo it is.")])
