@@ -8,8 +8,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from kit.client import Session
+from kit.instance import Instance
 from kit.packets import Typing, Who
 from kit.server import Server
+from kit.store import open_store
+from kit.transcript import Transcript
 from tests.promises.support import nodes, watch
 from tests.support import Counting, prompt, visit
 
@@ -80,16 +83,30 @@ async def test_an_instance_that_leaves_takes_its_list_with_it(store: str) -> Non
         await ann.sees("ann")
 
 
+async def test_an_exit_tells_what_has_just_changed(store: str) -> None:
+    """However late that was."""
+    async with (
+        nodes(store, AGENTS, 1, rooms=["room"], presence=3600.0) as (node,),
+        visit(node.server, "room") as ann,
+        open_store(store) as opened,
+    ):
+        async with Instance(Transcript(opened), AGENTS, rooms=["room"]).running() as instance:
+            instance.presence.tell(await instance.feed("room"))
+        assert (await ann.until("who", names=[]))["agents"] == [*AGENTS]
+
+
 async def test_a_list_that_is_not_heard_any_more_is_void(store: str) -> None:
-    """The instance was stopped and tells nothing; the others go on telling, and so are not void."""
+    """The instance is frozen and tells nothing; the other goes on telling, and so is not void."""
     async with (
         nodes(store, AGENTS, rooms=["room"], presence=0.02) as (one, two),
         guest(one.server, "ann", silence=0.5) as ann,
         guest(two.server, "bob"),
     ):
         await ann.sees("ann", "bob")
-        await two.stop()
+        two.freeze()
         await ann.sees("ann")
+        two.thaw()
+        await ann.sees("ann", "bob")
 
 
 async def test_a_session_that_is_no_room_is_told_nothing(store: str) -> None:
