@@ -111,8 +111,8 @@ class OpenRoom:
             ),
             "To what: reading and writing in this session and its documents, and asking its agents, on your key where they have one; to "
             "no other session, no file and no notebook." + ("" if here else " Nobody's code is run while it is open beyond this machine."),
-            "Each link works once, for an hour at most, for whoever is first; they are saved with this notebook. For one more guest: "
-            ".invite('name'). To end it: .close()",
+            "Each link works once, for an hour at most, for whoever is first; they are saved with this notebook.",
+            "For one more guest: .invite('name'). To end it: .close()",
         ]
 
     def __repr__(self) -> str:
