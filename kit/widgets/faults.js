@@ -1,6 +1,7 @@
 // @ts-check
 /** Faults: buttons and sliders for what happens to a session's line, to the instance behind it, and to the store. */
 
+import { tell } from "./comm.js";
 import { element } from "./text.js";
 
 /** A button does `what`; where it names `over`, it is a switch, and that ends it. @typedef {{what: string, text: string, about: string, over?: string}} Act */
@@ -89,7 +90,7 @@ function render({ model, el }) {
 
   /** @param {string} what @param {number | null} [value] */
   function press(what, value = null) {
-    model.send({ kit: "fault", what, value });
+    tell(model, { kit: "fault", what, value });
   }
 
   function draw() {
@@ -106,7 +107,7 @@ function render({ model, el }) {
     for (const [name, set] of Object.entries(knobs)) set(/** @type {any} */ (state)[name]);
   }
 
-  anew.addEventListener("click", () => model.send({ kit: "clear" }));
+  anew.addEventListener("click", () => tell(model, { kit: "clear" }));
   model.on("change:state", draw);
   el.append(root);
   draw();

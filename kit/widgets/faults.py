@@ -88,7 +88,7 @@ class Store:
 class Faults(anywidget.AnyWidget):
     """Dial its `url` in place of the lab's. `schedule` is what was done; a cell can do it too (`do`), and do it all again (`replay`)."""
 
-    _esm = bundle("text.js", "faults.js")
+    _esm = bundle("comm.js", "text.js", "faults.js")
     _css = "".join((HERE / name).read_text("utf-8") for name in ("panel.css", "faults.css"))
     session = Unicode().tag(sync=True)
     state = Dict().tag(sync=True)

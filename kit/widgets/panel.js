@@ -2,6 +2,7 @@
 /** Panel: a session with buttons. `mount` works in any page; the default export is what anywidget asks for. */
 
 import { Actions } from "./actions.js";
+import { tell } from "./comm.js";
 import { Documents } from "./documents.js";
 import { People } from "./people.js";
 import { connect } from "./session.js";
@@ -230,7 +231,7 @@ function askTicket(model) {
       done(message.ticket);
     };
     model.on("msg:custom", heard);
-    model.send({ kit: "ticket", id, origin: location.origin });
+    tell(model, { kit: "ticket", id, origin: location.origin });
   });
 }
 

@@ -57,6 +57,7 @@ class Panel(anywidget.AnyWidget):
         "wire.js",
         "shelf.js",
         "text.js",
+        "comm.js",
         "transports.js",
         "connection.js",
         "outbox.js",

@@ -37,7 +37,7 @@ HEADS = {
 class StoreView(anywidget.AnyWidget):
     """Shows the keys of a session and of its shard, the newest entries of its log, and the lease of each open turn."""
 
-    _esm = bundle("text.js", "storeview.js")
+    _esm = bundle("comm.js", "text.js", "storeview.js")
     _css = "".join((HERE / name).read_text("utf-8") for name in ("panel.css", "storeview.css"))
     session = Unicode().tag(sync=True)
     picture = Dict().tag(sync=True)

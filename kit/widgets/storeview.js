@@ -1,6 +1,7 @@
 // @ts-check
 /** Store view: the store as it is now: the leases of open turns as bars that run down, the newest entries of the log, and the keys. */
 
+import { tell } from "./comm.js";
 import { element, inert } from "./text.js";
 
 /** `turns`: turn, who holds its lease ("": nobody), seconds left; `lease`: seconds of a whole one.
@@ -61,11 +62,7 @@ function render({ model, el }) {
   const view = new StoreView(el, model.get("session"));
   const draw = () => view.show(model.get("picture"));
   const say = () => {
-    try {
-      if (!document.hidden) model.send({ kit: "shown" });
-    } catch {
-      // The kernel was restarted: this view's comm is closed, and nobody looks for it any more.
-    }
+    if (!document.hidden) tell(model, { kit: "shown" });
   };
   const saying = setInterval(say, SAY);
   document.addEventListener("visibilitychange", say);

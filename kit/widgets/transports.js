@@ -1,6 +1,7 @@
 // @ts-check
 /** Transports: the ways by which a page may reach its instance. Each opens something that works like a WebSocket. */
 
+import { tell } from "./comm.js";
 import { randomRef } from "./wire.js";
 
 /**
@@ -94,6 +95,6 @@ class CommSocket {
 
   /** @param {string} kit @param {object} fields */
   #say(kit, fields) {
-    this.#model.send({ kit, id: this.#id, ...fields });
+    tell(this.#model, { kit, id: this.#id, ...fields });
   }
 }

@@ -31,7 +31,7 @@ that a page asks for what it missed, and a kernel that is busy with the next cel
 class WireView(anywidget.AnyWidget):
     """Shows what a trace has recorded, and what it records from now on: all of it, or only frames, handshakes and closes ("wire")."""
 
-    _esm = bundle("text.js", "wirebytes.js", "wireview.js")
+    _esm = bundle("comm.js", "text.js", "wirebytes.js", "wireview.js")
     _css = "".join((HERE / name).read_text("utf-8") for name in ("panel.css", "wireview.css"))
     # Its value is made when it is asked for, by a page that (re)loads: all that is kept at that moment.
     recorded = Dict().tag(sync=True, to_json=lambda _, view: view.batch(0))

@@ -4,6 +4,7 @@
  * selection. Only the rows in sight are in the page, so 10,000 records cost no more than 30; they arrive in batches over the comm.
  */
 
+import { tell } from "./comm.js";
 import { element, inert } from "./text.js";
 import { bytesOf } from "./wirebytes.js";
 
@@ -288,7 +289,7 @@ export default () => {
   const log = new Log();
   let views = 0;
   /** What a batch shows to be lost, and what was sent before the page was there, is asked for. @param {Model} model */
-  const ask = (model) => model.send({ kit: "since", mark: log.mark });
+  const ask = (model) => tell(model, { kit: "since", mark: log.mark });
   /** @param {{model: Model}} widget */
   function initialize({ model }) {
     const heard = (/** @type {any} */ message, /** @type {DataView[]} */ buffers) => {
@@ -305,7 +306,7 @@ export default () => {
     if (!views++) ask(model);
     return () => {
       view.close();
-      if (!--views) model.send({ kit: "rest" });
+      if (!--views) tell(model, { kit: "rest" });
     };
   }
   return { initialize, render };
