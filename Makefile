@@ -34,7 +34,7 @@ check: $(VENV)/.test
 
 test: check
 	$(BIN)/python -m tests.prerequisites
-	$(BIN)/python -m pytest --nbval --nbval-sanitize-with tests/notebooks/sanitize.cfg tests $(wildcard notebooks)
+	$(BIN)/python -m tests
 
 test-all: test
 	@for version in 3.11 3.12 3.13; do \
