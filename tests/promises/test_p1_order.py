@@ -8,7 +8,7 @@ import random
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kit.packets import EntryId
+from kit.packets import Prompt
 from tests.promises.support import Judge, counting, ids, nodes, read_log, turn_of, watch, watchers
 
 
@@ -22,7 +22,7 @@ async def test_p1_clients_on_three_instances_see_the_same_log(store: str) -> Non
                 await person.ended(turn_of(receipt))
         log = await read_log(store, "order")
         Judge(log)
-        assert len([e for e in log if EntryId.parse(e.id).is_word]) == 15
+        assert len([e for e in log if isinstance(e, Prompt)]) == 15  # on a busy machine there may be takeovers, too
         for person in people:
             assert person.seen == log
 
