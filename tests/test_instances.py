@@ -19,7 +19,7 @@ TO = 60
 
 async def test_a_stopped_one_hands_nothing_over(store: str) -> None:
     """Its turn waits for the lease, and then the other goes on: one takeover, by somebody."""
-    async with instances(counting(TO), 2, store=store, lease=0.2) as (one, other), watch(other.server, "s", "bob") as bob:
+    async with instances(counting(TO), 2, store=store, lease=1.0) as (one, other), watch(other.server, "s", "bob") as bob:
         async with watch(one.server, "s") as ann:
             turn = turn_of(await ann.session.prompt("go"))
             await bob.pieces(turn, 10)
