@@ -102,6 +102,13 @@ for i = 1, #KEYS, 4 do
 end
 """
 
+# KEYS lease, open turns; ARGV by, member, lease ms -> 1 where the lease was free and the turn is still listed: a list that was read a
+# moment ago may name one that waits for a person by now
+TAKE = """
+if redis.call('SISMEMBER', KEYS[2], ARGV[2]) == 0 then return 0 end
+return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[3]) and 1 or 0
+"""
+
 # KEYS stream, lease, open turns; ARGV by, member, epoch heard or '' -> 1 where the turn was let go, -1 where there is no log
 RELEASE = """
 if ARGV[3] ~= '' then

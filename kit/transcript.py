@@ -21,7 +21,7 @@ from typing import Any
 from kit.commits import Commits
 from kit.log import Gone, Log, Opened, Spoken, Stored, Unheard, WrongShards, unpacked
 from kit.packets import START, AnyWord, At, EntryId, stored
-from kit.scripts import FORK, OPEN, RELEASE, RENEW, SAY
+from kit.scripts import FORK, OPEN, RELEASE, RENEW, SAY, TAKE
 from kit.store import Store
 
 DAY = 24 * 3600.0
@@ -40,6 +40,7 @@ class Transcript:
         self._say = store.redis.register_script(SAY)
         self._renew = store.redis.register_script(RENEW)
         self._release = store.redis.register_script(RELEASE)
+        self._take = store.redis.register_script(TAKE)
         self._commits = Commits(store)
 
     # ---- sessions ----
@@ -197,8 +198,9 @@ class Transcript:
         return [left / 1000 for left in await pipe.execute()]
 
     async def take(self, log: Log, turn: str, by: str) -> bool:
-        """Take a free lease."""
-        return bool(await self.store.redis.set(log.lease(turn), by, nx=True, px=self._lease))
+        """Take a free lease of a turn that is listed as open."""
+        keys = [log.lease(turn), self.open_key(log.shard)]
+        return bool(await self._take(keys=keys, args=[by, f"{log.owner} {turn}", self._lease]))
 
     async def renew(self, held: Sequence[tuple[Log, str, str]]) -> None:
         """Keep the leases (log, turn, by) of one shard for another `lease` seconds."""

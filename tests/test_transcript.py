@@ -272,8 +272,10 @@ async def test_a_turn_is_let_go_only_by_who_heard_the_last_word(transcript: Tran
     assert await transcript.open_turns(0) == [("s", "1-0/a")]
     assert await transcript.release(log, "1-0/a", "me", heard=2)
     assert await transcript.open_turns(0) == []
-    assert await transcript.take(log, "1-0/a", "other")
-    await transcript.release(log, "1-0/a", "me")
+    assert not await transcript.take(log, "1-0/a", "other"), "it was listed when somebody looked, and waits by now"
+    woken = await transcript.say(log, word(ref="r3"), wakes=["1-0/a"], by="other")
+    assert woken.leased == ("1-0/a",)
+    await transcript.release(log, "1-0/a", "me", open=True)
     assert not await transcript.take(log, "1-0/a", "third"), "another's lease is not given back"
     await transcript.store.redis.delete(log.stream)
     with pytest.raises(Gone):
@@ -298,7 +300,7 @@ async def test_a_lease_runs_out(store: str) -> None:
     async with open_store(store) as opened:
         transcript = Transcript(opened, lease=0.02)
         log = (await transcript.open("s")).log
-        assert await transcript.take(log, "1-0/a", "me")
+        assert (await transcript.say(log, word(), agents=["a"], by="me")).leased == ("1-0/a",)
         async with asyncio.timeout(5.0):
             while not await transcript.take(log, "1-0/a", "other"):
                 pass

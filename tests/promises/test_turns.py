@@ -101,6 +101,35 @@ async def test_a_waiting_turn_has_no_lease_and_any_instance_goes_on_with_it(stor
         assert [e.turn for e in bob.log if isinstance(e, Takeover)] == [turn]
 
 
+async def test_a_turn_that_waits_by_now_is_not_taken_over_by_who_saw_it_listed(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at the list of open turns and the look at their leases, the turn begins to wait."""
+    looked, asked, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    open_turns = Transcript.open_turns
+
+    async def and_dawdle(transcript: Transcript, shard: int) -> list[tuple[str, str]]:
+        if asked.is_set():
+            done.set()  # with what it saw before
+        listed = await open_turns(transcript, shard)
+        if listed and not looked.is_set():
+            looked.set()
+            await asked.wait()
+        return listed
+
+    async def agent(history: History) -> AsyncIterator[AnyPacket]:
+        await looked.wait()
+        yield Ask(call="c", text="Which city?")
+
+    monkeypatch.setattr(Transcript, "open_turns", and_dawdle)
+    async with nodes(store, agent, 1) as (one,), watch(one.server, "s") as ann:
+        await ann.session.prompt("weather")
+        await ann.until(lambda w: any(isinstance(e, Ask) for e in w.log))
+        await idle(one)
+        asked.set()
+        await done.wait()
+        await idle(one)
+        assert [type(e) for e in await read_log(store, "s")] == [Prompt, Ask]
+
+
 async def test_an_answer_that_comes_while_the_agent_speaks_is_taken_up_in_the_next_round(store: str) -> None:
     """The stream goes on after an ask; the answer does not cancel it."""
     rounds: list[int] = []
