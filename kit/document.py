@@ -21,7 +21,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from kit.packets import START, Document, EntryId, Over, Patch, Splice, Write
+from kit.packets import START, Document, Entry, EntryId, Over, Patch, Splice, Write
 
 HORIZON = 1_000
 """How many entries a patch may be behind. What went before them is forgotten; an author who was away longer says it again from here."""
@@ -102,6 +102,17 @@ class Text:
         return None
 
     # ---- the fold ----
+
+    def take(self, entry: Entry) -> None:
+        """Take in the next entry of the document's log."""
+        id = EntryId.parse(entry.id)
+        match entry:
+            case Document():
+                self.open(id, entry)
+            case Patch():
+                self.patch(id, entry)
+            case Write():
+                self.write(id, entry)
 
     def open(self, id: EntryId, document: Document) -> None:
         """Take in the document's first entry."""

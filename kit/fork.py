@@ -7,7 +7,7 @@ from collections.abc import Container, Sequence
 from itertools import takewhile
 
 from kit.document import document_session
-from kit.log import SESSION, Log, Opened, Stored
+from kit.log import Log, Opened, Stored, session_name
 from kit.packets import START, Document, End, EntryId, Packet, Write, decode_entry, stored
 from kit.projection import Projection
 from kit.transcript import Transcript
@@ -39,8 +39,7 @@ async def fork(transcript: Transcript, log: Log, at: EntryId, name: str) -> Open
 
     The documents of the session are forked with it, each to where an agent wrote into it after `at` (what people typed by then is kept).
     """
-    if not SESSION.fullmatch(name):
-        raise ValueError(f"a session's name has 1 to 64 characters of A-Z a-z 0-9 _ -; not {name!r}")
+    session_name(name)
     entries = await _read(transcript, log, at)
     said = [decode_entry(entry.frame()) for entry in entries]
     documents = {e.name: document_session(name, e.name) for e in said if isinstance(e, Document | Write)}

@@ -19,6 +19,13 @@ ENTRY = 8 * 1024
 """Bytes from which on packets that are said at once become another entry of the stream."""
 
 
+def session_name(name: str) -> str:
+    """The name, if a session may have it; raises ValueError, which says what one looks like."""
+    if not SESSION.fullmatch(name):
+        raise ValueError(f"a session's name has 1 to 64 characters of A-Z a-z 0-9 _ -; not {name!r}")
+    return name
+
+
 class Unheard(Exception):
     """An append was refused: a word newer than `heard` stands in the log."""
 

@@ -18,7 +18,7 @@ from typing import Any
 from kit.client import Session, connect
 from kit.document import NEVER, SENT, TYPED, Piece, Text, document_session
 from kit.ending import end
-from kit.packets import MAX_SPLICES, Document, Entry, EntryId, Gap, Patch, Splice, Write, new_ref
+from kit.packets import MAX_SPLICES, Entry, EntryId, Gap, Patch, Splice, new_ref
 
 PACE = 0.1
 """Seconds between two patches."""
@@ -46,18 +46,13 @@ class Replica(Text):
         self.splice(TYPED, TYPED, [Splice(at, delete, insert)])
 
     def take(self, entry: Entry) -> None:
-        """Take in the next entry of the log."""
-        id = EntryId.parse(entry.id)
-        match entry:
-            case Document():
-                self.open(id, entry)
-            case Write():
-                self.write(id, entry)
-            case Patch() if entry.ref != self._sent:
-                self.patch(id, entry)
-            case Patch():
-                self._settle(TYPED if self.refusal(entry) else id)
-                self._reach(id)
+        """Take in the next entry of the log; one's own patch is here already."""
+        if isinstance(entry, Patch) and entry.ref == self._sent:
+            id = EntryId.parse(entry.id)
+            self._settle(TYPED if self.refusal(entry) else id)
+            self._reach(id)
+        else:
+            super().take(entry)
 
     def refused(self, ref: str) -> None:
         """The patch will not come: what it held waits to be sent again."""

@@ -140,7 +140,7 @@ class Server:
         """
         rooms, origins = self.instance.presence.rooms, self.door.origins
         async with self._listening(host, port, only=room) as websockets:
-            origin = _url(websockets).replace("ws", "http", 1)
+            origin = _origin(websockets)
             was_one = room in rooms
             rooms.add(room)
             origins.add(origin)
@@ -245,6 +245,11 @@ def _url(websockets: WebSocketServer) -> str:
     return f"ws://{f'[{host}]' if ':' in host else host}:{port}"
 
 
+def _origin(websockets: WebSocketServer) -> str:
+    """What a browser names as the origin of the pages that it gets there."""
+    return _url(websockets).replace("ws", "http", 1)
+
+
 def _check_path(target: str, room: str) -> None:
     kind, _, name = target.partition("?")[0].strip("/").partition("/")
     if not (kind in ("cookie", "widgets") or (kind == "room" and name == room) or (kind == "s" and opens(room, name))):
@@ -323,7 +328,7 @@ async def serve(
             )
             async with server._listening(host, port) as server._websockets:
                 if instance.presence.rooms:
-                    door.origins.add(server.url.replace("ws", "http", 1))
+                    door.origins.add(_origin(server._websockets))
                 yield server
                 server._websockets.close(close_connections=False)  # nobody new
                 await instance.hand_over()

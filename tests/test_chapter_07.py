@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,7 +32,7 @@ from kit.packets import (
     ToolResult,
     Write,
 )
-from kit.replica import connect_document
+from kit.replica import SharedDocument, connect_document
 from kit.room import _asked, room
 from tests.notebooks.build import SOLUTIONS
 from tests.promises.support import Judge, Watcher, nodes, read_log, turn_of, watch
@@ -238,8 +239,9 @@ async def test_one_sentence_becomes_code_that_works(store: str, dies: str) -> No
         Judge(await read_log(store, "s"))
 
 
-async def test_what_was_approved_is_what_runs(store: str) -> None:
-    """Typed after the program was shown, what breaks it does not run."""
+@asynccontextmanager
+async def a_program_is_shown(store: str) -> AsyncIterator[tuple[Any, Watcher, SharedDocument]]:
+    """The notebook's cells, ann, and the document in her hands, once the tester has asked whether it may run."""
     cells, agents = team()
     async with (
         nodes(store, agents, 1) as (node,),
@@ -248,6 +250,12 @@ async def test_what_was_approved_is_what_runs(store: str) -> None:
     ):
         await ann.session.prompt("slugs")
         await ann.until(lambda w: any(isinstance(entry, Action) for entry in w.log))
+        yield cells, ann, paper
+
+
+async def test_what_was_approved_is_what_runs(store: str) -> None:
+    """Typed after the program was shown, what breaks it does not run."""
+    async with a_program_is_shown(store) as (_, ann, paper):
         await paper.until(lambda text: "join" in text)
         paper.type(0, insert="raise SystemExit('typed later')\n")
         await paper.settled()
@@ -274,14 +282,7 @@ async def test_without_a_yes_or_with_the_room_open_nothing_runs(store: str, answ
 
 async def test_a_person_who_repairs_it_first_is_not_overwritten(store: str) -> None:
     """The coder reads the document before it writes: what is right already stays, and is tested."""
-    cells, agents = team()
-    async with (
-        nodes(store, agents, 1) as (node,),
-        watch(node.server, "s") as ann,
-        connect_document(node.url, session="s", name=cells["NAME"], token=node.token("ann"), pace=0.02) as paper,
-    ):
-        await ann.session.prompt("slugs")
-        await ann.until(lambda w: any(isinstance(entry, Action) for entry in w.log))
+    async with a_program_is_shown(store) as (cells, ann, paper):
         text = await paper.until(lambda text: "join(words)\n" in text)
         paper.type(text.index(cells["WRONG"]), len(cells["WRONG"]), "split(None)")
         await paper.settled()

@@ -41,19 +41,8 @@ class Log:
         return str(id)
 
     def _add(self, id: EntryId, entry: Document | Patch | Write) -> None:
-        fold(self.text, replace(entry, id=str(id)))
         self.entries.append(replace(entry, id=str(id)))
-
-
-def fold(text: Text, entry: Entry) -> None:
-    id = EntryId.parse(entry.id)
-    match entry:
-        case Document():
-            text.open(id, entry)
-        case Patch():
-            text.patch(id, entry)
-        case Write():
-            text.write(id, entry)
+        self.text.take(self.entries[-1])
 
 
 def text_of(*entries: Patch | Write) -> str:
@@ -281,7 +270,7 @@ def converges(steps: list[tuple[str, int, int, int]]) -> None:
     assert [person.replica.text for person in story.people] == [text] * 3
     late = Text()
     for entry in story.log.entries:
-        fold(late, entry)
+        late.take(entry)
     assert late.read() == text
     assert sorted(text) == sorted(set(story.typed) - set(story.deleted)), "each character once, unless somebody who saw it deleted it"
 

@@ -59,6 +59,18 @@ class Line:
         self._answered = self._passes_new = True
         self._to_shut = 0
 
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """Accept, at a `port` of its own, while the block runs."""
+        server = await asyncio.start_server(self.accept, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield
+        finally:
+            self.closed = True
+            server.close()
+            await end(self.tasks)
+
     # ---- faults ----
 
     def cut(self) -> None:
@@ -196,12 +208,6 @@ async def line(
     """
     address = urlsplit(to if isinstance(to, str) else f"ws://127.0.0.1:{to}")
     wire = Line(address.port or 0, delay, jitter, rate, setup, rng or random.Random())
-    server = await asyncio.start_server(wire.accept, "127.0.0.1", 0)
-    wire.port = server.sockets[0].getsockname()[1]
-    wire.url = address._replace(netloc=f"127.0.0.1:{wire.port}").geturl()
-    try:
+    async with wire.listening():
+        wire.url = address._replace(netloc=f"127.0.0.1:{wire.port}").geturl()
         yield wire
-    finally:
-        wire.closed = True
-        server.close()
-        await end(wire.tasks)

@@ -19,7 +19,7 @@ from kit.lab.finish import Finished, Unfinished, Watch, is_foreign, is_strict
 from kit.lab.thread import loop, run
 from kit.lab.trace import Trace
 from kit.lab.view import SessionView
-from kit.log import SESSION
+from kit.log import SESSION, session_name
 from kit.server import Server, serve
 from kit.store import StoreError, StoreTooOld, open_store
 
@@ -61,9 +61,7 @@ class Lab:
 
     def session(self, name: str = "demo") -> SessionView:
         """A session to talk to from cells. Displayed, it shows its transcript."""
-        if not SESSION.fullmatch(name):
-            raise ValueError(f"a session's name has 1 to 64 characters of A-Z a-z 0-9 _ -; not {name!r}")
-        return SessionView(name, self.server.instance)
+        return SessionView(session_name(name), self.server.instance)
 
     def add(self, **agents: Agent) -> None:
         """Let more agents answer here: `add(parrot=my_agent)`, then `session.prompt(..., to="parrot")`."""

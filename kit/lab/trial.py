@@ -129,15 +129,9 @@ async def line_to(nodes: Sequence[Any], heard: Heard | None = None) -> AsyncIter
     wire = _Wire(0, 0.0, 0.0, None, 0, random.Random(0))
     wire.nodes, wire.heard = nodes, heard
     wire.ports_behind = [int(node.url.rpartition(":")[2]) for node in nodes]  # who is started again keeps its own
-    server = await asyncio.start_server(wire.accept, "127.0.0.1", 0)
-    wire.port = server.sockets[0].getsockname()[1]
-    wire.url = f"ws://127.0.0.1:{wire.port}"
-    try:
+    async with wire.listening():
+        wire.url = f"ws://127.0.0.1:{wire.port}"
         yield wire
-    finally:
-        wire.closed = True
-        server.close()
-        await end(wire.tasks)
 
 
 # ---- one story ----

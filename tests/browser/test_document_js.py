@@ -18,7 +18,7 @@ from kit.history import History
 from kit.packets import AnyPacket, Prompt, Write, decode_entry, new_ref
 from kit.replica import connect_document
 from kit.server import Server, serve
-from tests.test_document import OPENED, STEPS, Story, fold
+from tests.test_document import OPENED, STEPS, Story
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -85,7 +85,7 @@ async def test_replicas_in_pages_end_with_the_text_that_python_folds(blank: Page
         texts, log = await run(blank, STORY, [to_builtins(OPENED), seed])
         here = Text()
         for entry in log:
-            fold(here, decode_entry(json.dumps(entry)))
+            here.take(decode_entry(json.dumps(entry)))
         assert texts == [here.read()] * 3, seed
 
 
