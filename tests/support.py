@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import json
 import secrets
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -63,6 +64,8 @@ class Visitor:
         self.socket = socket
         self.seen: list[FromServer] = []
         """Every frame that came, as kit/packets.py reads it: a frame that no client could decode raises here."""
+        self._beside: deque[Json] = deque()
+        """What came before the answer that was waited for, and has not been looked at yet."""
         self._count = itertools.count()
 
     @property
@@ -93,19 +96,22 @@ class Visitor:
     async def until(self, *types: str, **fields: Any) -> Json:
         """The next frame of one of these types with these fields; others are passed over."""
         while True:
-            frame = await self.receive()
+            frame = self._beside.popleft() if self._beside else await self.receive()
             if frame["type"] in types and all(frame.get(name) == value for name, value in fields.items()):
                 return frame
 
     async def answers(self, *frames: Json | str | bytes) -> list[Json]:
-        """Send the frames; gives the errors and receipts that answer them, up to a last frame's of its own."""
+        """Send the frames; gives the errors and receipts that answer them, up to a last frame's of its own.
+
+        What comes between them, such as what an agent says at once, is left for `until`.
+        """
         marker = f"marker-{next(self._count)}"
         for frame in frames:
             await self.send(frame)
         await self.send({"type": marker})
         answers: list[Json] = []
-        while marker not in (answer := await self.until("error", "receipt")).get("text", ""):
-            answers.append(answer)
+        while marker not in (frame := await self.receive()).get("text", ""):
+            (answers if frame["type"] in ("error", "receipt") else self._beside).append(frame)
         return answers
 
     async def answer(self, frame: Json | str | bytes) -> Json:
