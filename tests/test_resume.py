@@ -132,6 +132,13 @@ def test_whatever_it_is_the_checker_answers(bad: Any) -> None:
     verdict = check_resume(bad, examples=10, seconds=3)
     assert not verdict.passed
     assert "✗" in repr(verdict)
+    assert ("keeps the loop for itself" in repr(verdict)) == (bad is blocks)
+
+
+def test_however_short_the_time_is_one_story_is_played() -> None:
+    """On a machine that is too busy for more, too, nobody passes unseen."""
+    verdict = check_resume(ends, seconds=0)
+    assert (verdict.passed, verdict.stories) == (False, 1)
 
 
 def test_under_kit_strict_it_raises(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from html import escape
 from typing import Any, TypeVar
@@ -40,7 +40,7 @@ from kit.ending import end
 from kit.lab.chaos import CLIENT, INSTANCE, Fault
 from kit.lab.finish import is_strict
 from kit.lab.table import as_html, as_text
-from kit.lab.trial import SHUT, Client, Trial, tried
+from kit.lab.trial import SHUT, Blocks, Client, Trial
 from kit.packets import Prompt
 
 T = TypeVar("T")
@@ -118,10 +118,6 @@ class NotKept(AssertionError):
     """A client broke a promise; the text is its shortest story."""
 
 
-class _Blocks(Exception):
-    """The client neither awaits anything nor comes to an end."""
-
-
 class _Enough(BaseException):
     """So many stories were played. Not an Exception: hypothesis would take that for a failure, and try to make it smaller."""
 
@@ -131,26 +127,28 @@ def check_resume(client: Client, *, examples: int = 80, seed: int = 4, seconds: 
 
     Never raises, but under KIT_STRICT=1 NotKept. The same seed draws the same stories.
     """
-    trials: dict[tuple[Fault, ...], Trial] = {}
-    _on_a_thread(lambda: _search(client, trials, examples, seed, seconds), seconds)
-    failed = [trial for trial in trials.values() if trial.broken]
+    trials: list[Trial] = []
+    _on_a_thread(_search(client, trials, examples, seed, seconds), trials)
+    failed = [trial for trial in trials if trial.broken]
     verdict = Verdict(len(trials), seed, min(failed, key=lambda trial: (len(trial.happened), len(trial.story)), default=None))
     if is_strict() and not verdict.passed:
         raise NotKept(repr(verdict))
     return verdict
 
 
-def replay(client: Client, *faults: Fault, seconds: float = 10.0) -> Verdict:
+def replay(client: Client, *faults: Fault) -> Verdict:
     """One story again, by its faults."""
-    trials: list[Trial] = []
-    _on_a_thread(lambda: trials.append(tried(client, faults)), seconds)
-    return Verdict(1, 0, next((trial for trial in trials if trial.broken), None))
+    trial = Trial(client, faults)
+    _on_a_thread(trial.play, [trial])
+    return Verdict(1, 0, trial if trial.broken else None)
 
 
-def _search(client: Client, trials: dict[tuple[Fault, ...], Trial], examples: int, seed: int, seconds: float) -> None:
+def _search(client: Client, trials: list[Trial], examples: int, seed: int, seconds: float) -> Callable[[], None]:
+    """What plays the stories, one after the other, and adds them to `trials`: at least one, however busy the machine is."""
     import hypothesis as h  # a quarter of a second that only who asks for it pays
     from hypothesis import strategies as st
 
+    known: dict[tuple[Fault, ...], Trial] = {}
     until = time.monotonic() + seconds
     fault = st.builds(
         lambda after, place: Fault(after, place[1], place[0], **_WITH.get(place[1], {})), st.integers(0, 16), st.sampled_from(PLACES)
@@ -158,28 +156,34 @@ def _search(client: Client, trials: dict[tuple[Fault, ...], Trial], examples: in
     schedules = st.lists(fault, max_size=3).map(lambda faults: tuple(sorted(faults, key=lambda fault: fault.after)))
 
     def fails(schedule: tuple[Fault, ...]) -> bool:
-        if schedule not in trials:
-            if len(trials) == examples or time.monotonic() > until:
+        if schedule not in known:
+            if trials and (len(trials) == examples or time.monotonic() > until):
                 raise _Enough
-            trials[schedule] = tried(client, schedule)
-        return trials[schedule].broken is not None
+            known[schedule] = Trial(client, schedule)
+            trials.append(known[schedule])
+            known[schedule].play()
+        return known[schedule].broken is not None
 
     phases = (h.Phase.generate, h.Phase.shrink)  # `explain` would trace every line of every story: five times slower
     quick = h.settings(max_examples=examples, phases=phases, deadline=None, database=None, suppress_health_check=list(h.HealthCheck))
-    with suppress(h.errors.NoSuchExample, _Enough):
-        h.find(schedules, fails, settings=quick, random=random.Random(seed))
+
+    def search() -> None:
+        with suppress(h.errors.NoSuchExample, _Enough):
+            h.find(schedules, fails, settings=quick, random=random.Random(seed))
+
+    return search
 
 
-def _on_a_thread(work: Callable[[], None], seconds: float) -> None:
+def _on_a_thread(work: Callable[[], None], trials: Sequence[Trial]) -> None:
     """A cell has a loop of its own in its thread; and what the instances warn of is the story's, not the cell's."""
     thread = threading.Thread(target=work, name="check resume", daemon=True)
     quiet, loud = logging.NullHandler(), logging.getLogger("kit")
     loud.addHandler(quiet)  # else Python prints warnings where nobody has asked for them
     try:
         thread.start()
-        thread.join(seconds + 2.0)
-        while thread.is_alive():  # a client that does not await anything: this is raised in its next line of Python
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Blocks))
+        while thread.is_alive():
             thread.join(0.5)
+            if trials and trials[-1].stuck:  # raised in the client's next line of Python
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Blocks))
     finally:
         loud.removeHandler(quiet)

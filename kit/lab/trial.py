@@ -10,6 +10,7 @@ import asyncio
 import json
 import random
 import secrets
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
@@ -44,6 +45,8 @@ SHUT = 16
 """Connections in a row that are accepted, then closed."""
 STORM, WITHIN = 14, 10.0
 """So many dials in so many seconds are a storm; with full jitter from half a second on there are about six."""
+STUCK, LONG = 5.0, 60.0
+"""Real seconds in which the loop has not come by, and in which a story has not ended: its client never waits for anything."""
 TOLD: dict[str, tuple[Lane, str]] = {
     "cut": ("client", "the line is cut"),
     "shut": ("client", f"cut, and the next {SHUT} connections are accepted, then closed"),
@@ -137,6 +140,12 @@ async def line_to(nodes: Sequence[Any], heard: Heard | None = None) -> AsyncIter
 # ---- one story ----
 
 
+class Blocks(Exception):
+    """Raised in the middle of a client that is stuck."""
+
+    broken = Broken("P2 exactly once", "a client that waits for what comes", "it keeps the loop for itself")
+
+
 class Trial:
     """How a client fared. `broken`: the promise that it broke, `happened`: the faults until then, `story`: what was to be seen."""
 
@@ -149,6 +158,8 @@ class Trial:
         self.words: list[str] = []
         self.shelf: dict[str, Any] = {"words": {}}
         self.broken: Broken | None = None
+        self.began = self._came_by = time.monotonic()
+        self._played = False
         self._frames = 0
         self._reloads = self._loses_receipt = False
         self._dialled: list[float] = []
@@ -159,6 +170,12 @@ class Trial:
         self._line: _Wire
         self._witness: Witness
         self._stage: Mapping[str, Any]
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the client keeps the loop for itself, or the story from its end; asked from another thread."""
+        now = time.monotonic()
+        return not self._played and (now - self._came_by > STUCK or now - self.began > LONG)
 
     async def run(self) -> None:
         """Raises Broken."""
@@ -177,10 +194,25 @@ class Trial:
             await end({life})
             judge(self.view.entries, self.log, self.words, ANSWER)
 
+    def play(self) -> None:
+        """Play the story to its end, on a loop of its own."""
+        state = random.getstate()
+        random.seed(0)  # a learner's jitter is the same in every run
+        with asyncio.Runner(loop_factory=HurriedLoop) as runner:
+            try:
+                runner.run(self.run())
+            except Broken as broken:
+                self.broken = broken
+            except Blocks:
+                self.broken = Blocks.broken
+        self._played = True
+        random.setstate(state)
+
     async def _over(self) -> None:
         """Wait until every fault has happened and the client has seen and said all. Raises Broken."""
         quiet = 0
         while not self.broken:
+            self._came_by = time.monotonic()
             asked, ends = (sum(isinstance(e, kind) for e in self.log) for kind in (Prompt, End))
             idle = self.log and asked == ends and str(self.view.last) == self.log[-1].id and not self.shelf["words"]
             if quiet and idle and not self.faults:
@@ -239,6 +271,8 @@ class Trial:
                     raise Broken("P2 exactly once", "a client that goes on", "its generator came to an end")
         except Broken as broken:
             self._break(broken)
+        except Blocks:
+            self._break(Blocks.broken)
         except Exception as error:  # noqa: BLE001  # a learner's
             self._break(Broken("P2 exactly once", "a client that goes on", f"it raised {type(error).__name__}: {error}"))
 
@@ -347,16 +381,3 @@ class Trial:
         task: asyncio.Task[Any] = asyncio.create_task(work)
         self._tasks.add(task)
         return task
-
-
-def tried(client: Client, faults: Sequence[Fault]) -> Trial:
-    """Play a story, on a loop of its own."""
-    trial, state = Trial(client, faults), random.getstate()
-    random.seed(0)  # a learner's jitter is the same in every run
-    with asyncio.Runner(loop_factory=HurriedLoop) as runner:
-        try:
-            runner.run(trial.run())
-        except Broken as broken:
-            trial.broken = broken
-    random.setstate(state)
-    return trial
