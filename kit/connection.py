@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Literal, Protocol
 
@@ -77,10 +79,18 @@ class Budget:
 
 
 class Connection:
-    """One visit, from hello to close."""
+    """One visit, from hello to close. `lasts`: seconds until it is closed with 1012, come back at once."""
 
     def __init__(
-        self, socket: Socket, visit: Visit, instance: Instance, door: Door, *, beat: float = BEAT, budget: Budget | None = None
+        self,
+        socket: Socket,
+        visit: Visit,
+        instance: Instance,
+        door: Door,
+        *,
+        beat: float = BEAT,
+        budget: Budget | None = None,
+        lasts: float | None = None,
     ) -> None:
         self.socket, self.visit, self.instance, self.door = socket, visit, instance, door
         self.identity = visit.identity
@@ -88,6 +98,7 @@ class Connection:
         self.feed: Feed
         self.log: Log
         self._beat = beat
+        self._over = time.monotonic() + (math.inf if lasts is None else lasts)
         self._budget = budget or Budget()
         self._patches = Budget(size=30, refill=10)
         self._behind = asyncio.Event()
@@ -234,15 +245,19 @@ class Connection:
         self._beat_later()
 
     async def _expire(self) -> None:
-        """Close when the credentials run out, unless they are renewed."""
-        while (left := self.identity.expires - self.door.clock()) > 0:
+        """Close when the connection's time is up, or the credentials run out and are not renewed.
+
+        By a close, not by a cancellation from outside: a library of the store that swallows one would keep the connection for ever.
+        """
+        while (left := min(good := self.identity.expires - self.door.clock(), self._over - time.monotonic())) > 0:
             self._renewed.clear()
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(min(left, 3600.0)):
                     await self._renewed.wait()
-            except TimeoutError:
-                pass
-        await self.socket.close(CloseCode.EXPIRED, "the credentials have expired: come back with new ones")
+        if good > 0:
+            await self.socket.close(CloseCode.RESTART, "0")
+        else:
+            await self.socket.close(CloseCode.EXPIRED, "the credentials have expired: come back with new ones")
 
     # ---- up ----
 

@@ -94,6 +94,7 @@ class Server:
         self.budget = budget
         self._create_connection = create_connection
         self.connections: set[Connection] = set()
+        self.leaving = False
         self._websockets: WebSocketServer
         self._rooms: set[WebSocketServer] = set()
         self._visits: dict[ServerConnection, Visit] = {}
@@ -223,13 +224,14 @@ class Server:
         for head in (websocket.request, websocket.response):
             if head:
                 head.headers.clear()  # 4 KB a connection, credentials among them, that nobody reads again
-        connection = Connection(_Socket(websocket), visit, self.instance, self.door, beat=self.beat, budget=self.budget())
+        if self.leaving:  # its handshake was under way while the others were sent away
+            await websocket.close(CloseCode.RESTART, "0")
+            return
+        socket, lasts = _Socket(websocket), self.max_duration
+        connection = Connection(socket, visit, self.instance, self.door, beat=self.beat, budget=self.budget(), lasts=lasts)
         self.connections.add(connection)
         try:
-            async with asyncio.timeout(self.max_duration):
-                await connection.serve()
-        except TimeoutError:
-            await websocket.close(CloseCode.RESTART, "0")
+            await connection.serve()
         finally:
             self.connections.discard(connection)
 
@@ -337,6 +339,7 @@ async def serve(
 
 async def _dismiss(server: Server) -> None:
     """Close every socket with 1012: come back, each in its slot, to another instance."""
+    server.leaving = True
     waits = server.slots.spread(len(server.connections))
     closing = [connection.socket.close(CloseCode.RESTART, str(ms)) for connection, ms in zip(server.connections, waits, strict=True)]
     await asyncio.gather(*closing, return_exceptions=True)

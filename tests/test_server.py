@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+from websockets import Subprotocol
 from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection
 
+import kit.server
 from kit.agents.scripted import scripted
 from kit.connection import Budget, Flooding
 from kit.history import History
 from kit.packets import Ask, Content, Prompt, Typing
-from kit.server import serve
+from kit.server import Server, serve
 from kit.store import open_store
 from tests.support import Counting, prompt, visit
 
@@ -150,6 +154,31 @@ async def test_a_cut_is_no_closing_handshake(store: str) -> None:
         await ann.socket.wait_closed()
         assert ann.socket.close_code == 1006
         assert (await bob.answer(prompt()))["status"] == "applied"
+
+
+async def test_who_is_just_being_let_in_while_the_others_are_sent_away_goes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the instance would wait for it, and answer nobody's prompts, as long as it stays."""
+    upgraded, sent_away = asyncio.Event(), asyncio.Event()
+
+    class Slow(ServerConnection):
+        async def handshake(self, *args: Any, **options: Any) -> None:
+            await super().handshake(*args, **options)
+            upgraded.set()
+            await sent_away.wait()
+
+    send_away = kit.server._dismiss
+
+    async def dismiss(server: Server) -> None:
+        await send_away(server)
+        sent_away.set()
+
+    monkeypatch.setattr(kit.server, "_dismiss", dismiss)
+    async with serve(Counting(), create_connection=Slow) as server:
+        headers = {"Authorization": f"Bearer {server.token('ann')}"}
+        late = await connect(f"{server.url}/s/s", additional_headers=headers, subprotocols=[Subprotocol("kit.v1")], proxy=None)
+        await upgraded.wait()
+    await late.wait_closed()
+    assert (late.close_code, late.close_reason) == (1012, "0")
 
 
 async def test_the_drain_closes_everybody_with_1012(store: str) -> None:
