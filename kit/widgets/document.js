@@ -1,33 +1,27 @@
 // @ts-check
 /**
  * Document: a text that people and agents write at once, as a page has it. The rules are kit/document.py's and kit/replica.py's, which say
- * why; here stands the same in JavaScript, and how a textarea is bound to it.
+ * why; here stands the same in JavaScript, and what a page that goes away leaves behind for the next one.
  *
- * Places are counted in code points, as the log has them. A string counts UTF-16 units, in which an emoji is two: `units` and `points`
- * translate what a textarea says.
+ * Places are counted in code points, as the log has them.
  */
 
-import { compare, wellFormed } from "./wire.js";
+import { compare, randomRef } from "./wire.js";
 
 /** @typedef {import("./wire.js").Frame} Frame */
 /** @typedef {{at: number, delete?: number, insert?: string}} Splice */
 /** A run of text by code points, the numbers of the entries it came and went with; or, with a `turn`, where that turn's agent writes.
  * @typedef {{text: string[], came: number, went: number, turn?: string}} Piece */
+/** A patch under way. @typedef {{ref: string, base: string, splices: Splice[]}} Sent */
+/** What a page leaves behind: the patch under way, and what was typed over that; both in the text as it stood at the entry `head` of `log`.
+ * @typedef {{log: string, head: string, sent: Sent | null, typed: Splice[]}} Left */
 
 /** Entries that a patch may be behind. */
 const HORIZON = 1_000;
 const MAX_TEXT = 100_000;
 const MAX_SPLICES = 16;
-/** ms between two patches, and after one that was refused. */
-const PACE = 100;
-const AGAIN = 1_000;
 /** What was sent, what will be sent next, and never: above the number of any entry. */
 const [SENT, TYPED, NEVER] = [2 ** 52, 2 ** 52 + 1, 2 ** 52 + 2];
-
-/** The place in code points that stands at so many UTF-16 units. @param {string} text @param {number} units */
-export const points = (text, units) => Array.from(text.slice(0, units)).length;
-/** The UTF-16 units before a place in code points. @param {string} text @param {number} points */
-export const units = (text, points) => Array.from(text).slice(0, points).join("").length;
 
 /** The session in whose log a document stands. @param {string} session @param {string} name */
 export function documentSession(session, name) {
@@ -43,8 +37,21 @@ export class Replica {
   /** Ids of the last entries; the last one's number is `#head`. @type {string[]} */ #ids = ["0-0"];
   /** @type {Map<string, number>} */ #written = new Map();
   #head = 0;
-  #sent = "";
+  /** @type {Sent | null} */ #sent = null;
+  /** The patch under way is another page's: it is to be said again, to learn what became of it. */ #again = false;
+  /** What another page left behind, until its place has been read. @type {Left | null} */ #left;
   opened = false;
+  /** What was left behind and has no place here, for a person to see. */ lost = "";
+
+  /** @param {Left | null} left what another page left behind of this log */
+  constructor(left = null) {
+    this.#left = left;
+  }
+
+  /** Whether there is a document yet, with all in it that another page left behind: before that, nobody can type. */
+  get ready() {
+    return this.opened && !this.#left;
+  }
 
   /** What the person sees. */
   get text() {
@@ -54,11 +61,6 @@ export class Replica {
   /** Whether something that was typed does not stand in the log yet. */
   get unsettled() {
     return this.#pieces.some((p) => (p.came >= SENT || (p.went >= SENT && p.went < NEVER)) && !(p.came === TYPED && p.went === TYPED));
-  }
-
-  /** What was typed and does not stand in the log, for when the log is gone. */
-  get typed() {
-    return this.#pieces.filter((p) => p.came >= SENT && p.went === NEVER).flatMap((p) => p.text).join("");
   }
 
   /** Change what the person sees. @param {number} at @param {number} gone @param {string} insert */
@@ -73,13 +75,32 @@ export class Replica {
     if (entry.type === "write") this.#write(number, entry);
     if (entry.type === "patch") {
       const base = this.#base(entry);
-      if (entry.ref === this.#sent) this.#settle(base === null ? TYPED : number);
+      if (entry.ref === this.#sent?.ref) this.#settle(base === null ? TYPED : number);
       else if (base !== null) this.#splice(number, base, entry.splices);
     }
     this.#head = number;
     this.#ids.push(entry.id);
     if (this.#ids.length > HORIZON) this.#ids.shift();
     if (number % 256 === 0) this.#forget(number - this.#ids.length + 1);
+    if (this.#left && compare(entry.id, this.#left.head) >= 0) this.#takeUp(this.#left);
+  }
+
+  /** What a page that goes away leaves behind; null where all that was typed stands in the log. @param {string} log */
+  left(log) {
+    if (this.#left) return this.#left;
+    if (!this.unsettled) return null;
+    const pieces = this.#pieces;
+    this.#pieces = pieces.map((piece) => ({ ...piece }));
+    const typed = this.#readOff(SENT, Infinity);
+    this.#pieces = pieces;
+    return { log, head: this.#ids[this.#ids.length - 1], sent: this.#sent, typed };
+  }
+
+  /** Nothing was typed here: somebody else says it. */
+  forget() {
+    this.#pieces = this.#pieces.filter((piece) => piece.came < SENT);
+    for (const piece of this.#pieces) if (piece.went >= SENT) piece.went = NEVER;
+    [this.#sent, this.#left] = [null, null];
   }
 
   /** Take in entries; where places of the text are then. What comes right there goes before, as it does with what is typed there.
@@ -97,32 +118,42 @@ export class Replica {
     return moved;
   }
 
-  /** Say the next patch, unless nothing was typed or one is under way: what `say` gives, or null.
-   * @template T @param {(base: string, splices: Splice[], known: (ref: string) => void) => T} say is to tell the patch's ref */
-  send(say) {
-    const splices = this.#sent || !this.opened ? [] : this.#readOff();
-    return splices.length ? say(this.#ids[this.#ids.length - 1], splices, (ref) => { this.#sent = ref; }) : null;
+  /** The next patch to say; null where nothing was typed, or one is under way. */
+  send() {
+    if (this.#again) {
+      this.#again = false;
+      if (this.#sent) return this.#sent;
+    }
+    const splices = this.#sent || !this.ready ? [] : this.#readOff(this.#head, MAX_SPLICES);
+    if (splices.length) return (this.#sent = { ref: randomRef(), base: this.#ids[this.#ids.length - 1], splices });
+    return null;
   }
 
   /** The patch will not come: what it held waits to be sent again. @param {string} ref */
   refused(ref) {
-    if (ref === this.#sent) this.#settle(TYPED);
+    if (ref === this.#sent?.ref) this.#settle(TYPED);
   }
 
   // ---- the fold ----
 
-  /** The number of the entry that a patch names; null where everybody folds the patch to nothing. @param {Frame} patch */
+  /** The number of the entry that a patch names; null where everybody folds the patch to nothing.
+   * @param {{base: string, splices: Splice[]} | Frame} patch */
   #base(patch) {
     const base = this.#number(patch.base);
-    if (!this.opened || base === null) return null;
+    return this.opened && base !== null && this.#fit(patch.splices, base) ? base : null;
+  }
+
+  /** Whether the text at `base` has the places of these splices, and the document has room for them.
+   * @param {Splice[]} splices @param {number} base */
+  #fit(splices, base) {
     let end = 0;
     let more = 0;
-    for (const { at, delete: gone = 0, insert = "" } of patch.splices) {
-      if (at < end) return null;
+    for (const { at, delete: gone = 0, insert = "" } of splices) {
+      if (at < end) return false;
       end = at + gone;
       more += Array.from(insert).length;
     }
-    return end <= this.#length(base) && this.#length(this.#head) + more <= MAX_TEXT ? base : null;
+    return end <= this.#length(base) && this.#length(this.#head) + more <= MAX_TEXT;
   }
 
   /** The last entry at or below an id: one that was left out before it, or too long ago, is null. @param {string} id */
@@ -176,28 +207,44 @@ export class Replica {
       if (piece.came === SENT) piece.came = number;
       if (piece.went === SENT) piece.went = number;
     }
-    this.#sent = "";
+    this.#sent = null;
   }
 
-  /** What was typed, as splices of the text at the head; from now on it counts as sent. */
-  #readOff() {
+  /** Stand where the page stood that left this behind: what it had sent counts as sent, what it had typed as typed. @param {Left} left */
+  #takeUp(left) {
+    const { head, sent, typed } = left;
+    const base = this.#ids[this.#ids.length - 1] !== head ? null : sent ? this.#base(sent) : this.#head;
+    this.#left = null;
+    if (sent && base !== null) this.#splice(SENT, base, sent.splices);
+    if (base !== null && this.#fit(typed, SENT)) {
+      [this.#sent, this.#again] = [sent, true];
+      this.#splice(TYPED, SENT, typed);
+    } else {
+      this.forget();
+      this.lost = inserted(left);
+    }
+  }
+
+  /** What was typed, as splices of the text at an id, and at so many places at `most`; from now on it counts as sent.
+   * @param {number} view @param {number} most */
+  #readOff(view, most) {
     /** @type {Required<Splice>[]} */ const splices = [];
     /** @type {Piece[]} */ const kept = [];
     /** @type {Piece[]} */ let typed = [];
     let at = 0;
     const flush = () => {
-      for (const mine of typed) mine.came = add(splices, { at, delete: 0, insert: mine.text.join("") }) ? SENT : TYPED;
+      for (const mine of typed) mine.came = add(splices, { at, delete: 0, insert: mine.text.join("") }, most) ? SENT : TYPED;
       kept.push(...typed);
       typed = [];
     };
     for (const piece of this.#pieces) {
       if (piece.came === TYPED) {
         if (piece.went === NEVER) typed.push(piece); // else typed and taken back
-      } else if (!piece.text.length || !stands(piece, this.#head)) {
+      } else if (!piece.text.length || !stands(piece, view)) {
         kept.push(piece);
       } else {
         flush();
-        if (piece.went === TYPED && add(splices, { at, delete: piece.text.length, insert: "" })) piece.went = SENT;
+        if (piece.went === TYPED && add(splices, { at, delete: piece.text.length, insert: "" }, most)) piece.went = SENT;
         kept.push(piece);
         at += piece.text.length;
       }
@@ -256,106 +303,17 @@ export class Replica {
 /** @param {Piece} piece @param {number} at */
 const stands = (piece, at) => piece.came <= at && at < piece.went;
 
-/** Add a splice, to the one before where it goes on there. @param {Required<Splice>[]} splices @param {Required<Splice>} more */
-function add(splices, more) {
+/** What had been typed, for a person to see. @param {Left} left */
+export const inserted = ({ sent, typed }) => [...(sent?.splices ?? []), ...typed].map(({ insert = "" }) => insert).join("");
+
+/** Add a splice, to the one before where it goes on there; false where there are so many at most.
+ * @param {Required<Splice>[]} splices @param {Required<Splice>} more @param {number} most */
+function add(splices, more, most) {
   const last = splices[splices.length - 1];
   if (last && last.at + last.delete === more.at && !(last.delete && more.insert)) {
     last.delete += more.delete;
     last.insert += more.insert;
-  } else if (splices.length < MAX_SPLICES) splices.push(more);
+  } else if (splices.length < most) splices.push(more);
   else return false;
   return true;
-}
-
-/** What was changed between two texts, in code points: what they have in common at the end and at the beginning is left out, and the
- * caret (a place in `now`) says which of several equal letters was typed. @param {string} was @param {string} now @param {number} caret */
-export function change(was, now, caret) {
-  const [before, after] = [Array.from(was), Array.from(now)];
-  const most = Math.min(before.length, after.length);
-  let end = 0;
-  while (end < most && end < after.length - caret && before[before.length - 1 - end] === after[after.length - 1 - end]) end += 1;
-  let at = 0;
-  while (at < most - end && before[at] === after[at]) at += 1;
-  return { at, gone: before.length - at - end, insert: after.slice(at, after.length - end).join("") };
-}
-
-/**
- * Keep a textarea and a document alike, until the returned function is called. The caret stays where it stands in the text, whatever comes
- * before it. `session` is a Session (session.js) on the document's own session. (A browser's own undo ends where others' text comes in.)
- * @param {import("./session.js").Session} session @param {HTMLTextAreaElement} area
- * @param {{lost?: (text: string) => void, problem?: (reason: string | null) => void}} [tell] of text whose log is gone, and of refusals
- */
-export function bind(session, area, tell = {}) {
-  let replica = new Replica();
-  /** What the textarea was last known to hold, which is the replica's text. */
-  let shown = "";
-  /** Entries wait for the next frame: one change of the textarea, however many come. @type {Frame[]} */
-  let queue = [];
-  let [composing, drawing, pause] = [false, 0, /** @type {any} */ (undefined)];
-
-  const typed = () => {
-    if (composing || area.value === shown) return;
-    const edit = change(shown, wellFormed(area.value), points(area.value, area.selectionStart));
-    replica.type(edit.at, edit.gone, edit.insert);
-    shown = replica.text;
-    say();
-  };
-  const draw = () => {
-    drawing = 0;
-    if (composing) return; // the input method has its own idea of the text until it is done
-    typed();
-    const places = [area.selectionStart, area.selectionEnd].map((unit) => points(area.value, unit));
-    const [from, to] = replica.follow(queue.splice(0), places);
-    area.readOnly = !replica.opened;
-    if (area.value !== replica.text) {
-      const { scrollTop, selectionDirection } = area;
-      area.value = replica.text;
-      area.setSelectionRange(units(area.value, from), units(area.value, to), selectionDirection);
-      area.scrollTop = scrollTop;
-    }
-    shown = area.value;
-    say();
-  };
-  const say = async () => {
-    const receipt = pause ? null : replica.send((base, splices, known) => session.patch(base, splices, known));
-    if (!receipt) return;
-    pause = true;
-    const { ref, status, reason } = await receipt;
-    if (!pause) return; // unbound meanwhile
-    if (status === "refused") replica.refused(ref);
-    tell.problem?.(status === "refused" ? reason ?? "" : null);
-    pause = setTimeout(() => { pause = undefined; say(); }, status === "refused" ? AGAIN : PACE);
-  };
-  /** @param {any} event */
-  const entry = (event) => {
-    queue.push(event.detail);
-    drawing ||= requestAnimationFrame(draw);
-  };
-  const clear = () => {
-    typed();
-    if (replica.typed) tell.lost?.(replica.typed);
-    [replica, queue, shown, area.value, area.readOnly] = [new Replica(), [], "", "", true];
-  };
-  const begin = () => { composing = true; };
-  const finish = () => { composing = false; draw(); };
-  const leave = () => {
-    typed();
-    clearTimeout(pause);
-    pause = undefined;
-    say(); // kept in storage with its ref: the next page says it
-  };
-  /** @type {[EventTarget, string, any][]} */
-  const ears = [
-    [session, "entry", entry], [session, "clear", clear], [globalThis, "pagehide", leave],
-    [area, "input", typed], [area, "compositionstart", begin], [area, "compositionend", finish],
-  ];
-  clear();
-  for (const [target, name, listener] of ears) target.addEventListener(name, listener);
-  return () => {
-    leave();
-    cancelAnimationFrame(drawing);
-    clearTimeout(pause);
-    pause = undefined;
-    for (const [target, name, listener] of ears) target.removeEventListener(name, listener);
-  };
 }

@@ -2,8 +2,9 @@
 /** Documents: what a room works on together, each in a box of its own beside what is said. */
 
 import { draw } from "./diagram.js";
-import { bind, documentSession } from "./document.js";
+import { documentSession } from "./document.js";
 import { element, inert } from "./text.js";
+import { bind } from "./textarea.js";
 
 /** @typedef {import("./wire.js").Frame} Frame */
 /** Connects to the session of a document. @typedef {(name: string) => import("./session.js").Session} Connect */
@@ -46,7 +47,7 @@ export class Documents {
     this.#host.append(box);
     const session = this.#connect(documentSession(this.#session, name));
     const unbind = bind(session, area, {
-      lost: (text) => { note.textContent = inert(`This log is a new one. What you had typed: ${text}`); },
+      lost: (text) => { note.textContent = inert(`What you had typed has no place in this text any more: ${text}`); },
       problem: (reason) => { note.textContent = inert(reason ?? ""); },
     });
     const stop = kind === "mermaid" ? keepDrawn(picture, session, area) : () => {};

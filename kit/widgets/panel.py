@@ -65,6 +65,7 @@ class Panel(anywidget.AnyWidget):
         "turns.js",
         "people.js",
         "document.js",
+        "textarea.js",
         "diagram.js",
         "documents.js",
         "view.js",

@@ -36,10 +36,10 @@ export class Session extends EventTarget {
   /** The id of the last entry handed on; null before the first hello. @type {string | null} */ cursor = null;
   /** The last id in the log when this connection began. @type {string | null} */ head = null;
   /** @type {string | null} */ log = null;
+  /** What this session keeps in storage. */ shelf;
 
   #gap = false;
   /** @type {any} */ #saving;
-  #shelf;
   #outbox;
   #connection;
   #options;
@@ -52,12 +52,12 @@ export class Session extends EventTarget {
       setTimeout: (/** @type {() => void} */ f, /** @type {number} */ ms) => globalThis.setTimeout(f, ms),
       clearTimeout: (/** @type {any} */ timer) => globalThis.clearTimeout(timer), ...options,
     };
-    this.#shelf = new Shelf(options.session, options.storage ?? (() => localStorage));
-    this.#outbox = new Outbox(this.#shelf, this.#options.now);
-    if (options.resume) [this.cursor, this.log] = [this.#shelf.get("after"), this.#shelf.get("log")];
+    this.shelf = new Shelf(options.session, options.storage ?? (() => localStorage));
+    this.#outbox = new Outbox(this.shelf, this.#options.now);
+    if (options.resume) [this.cursor, this.log] = [this.shelf.get("after"), this.shelf.get("log")];
     addEventListener("pagehide", this.#save);
     const ways = options.ways ?? [direct(`${options.url}/s/${options.session}`, options.WebSocket)];
-    this.#connection = new Connection(ways, this.#shelf, this.#options, {
+    this.#connection = new Connection(ways, this.shelf, this.#options, {
       query: () => (this.cursor && this.log ? `?${new URLSearchParams({ after: this.cursor, log: this.log })}` : ""),
       heard: (frame) => this.#hear(frame),
       lost: (code) => this.#outbox.unsend(code === CloseCode.FLOODING),
@@ -98,9 +98,9 @@ export class Session extends EventTarget {
   }
 
   /** Change a document: this session is the document's own. @param {string} base @param {object[]} splices
-   * @param {(ref: string) => void} [known] is told the word's ref, by which the patch is found again in the log */
-  patch(base, splices, known) {
-    return this.#word({ type: "patch", base, splices }, known);
+   * @param {string} ref by which the patch is found again in the log; a page before this one may have said it already */
+  patch(base, splices, ref) {
+    return this.#word({ type: "patch", base, splices }, undefined, ref);
   }
 
   /** Not a word: it goes around the log and is not repeated. @param {boolean} on */
@@ -122,9 +122,8 @@ export class Session extends EventTarget {
     this.#say("closed", "closed");
   }
 
-  /** @param {object} fields @param {(ref: string) => void} [known] @returns {Promise<Receipt>} */
-  #word(fields, known) {
-    const ref = randomRef();
+  /** @param {object} fields @param {(ref: string) => void} [known] @param {string} [ref] @returns {Promise<Receipt>} */
+  #word(fields, known, ref = randomRef()) {
     known?.(ref);
     const receipt = this.#outbox.add(ref, fields);
     this.#pump();
@@ -186,8 +185,8 @@ export class Session extends EventTarget {
 
   #save = () => {
     this.#saving = undefined;
-    if (this.cursor) this.#shelf.set("after", this.cursor);
-    if (this.log) this.#shelf.set("log", this.log);
+    if (this.cursor) this.shelf.set("after", this.cursor);
+    if (this.log) this.shelf.set("log", this.log);
   };
 
   /** @param {Phase} phase @param {string} words */

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -16,13 +17,16 @@ from kit.auth import Identity
 from kit.document import Text, document_session
 from kit.history import History
 from kit.packets import AnyPacket, Prompt, Write, decode_entry, new_ref
-from kit.replica import connect_document
+from kit.replica import SharedDocument, connect_document
 from kit.server import Server, serve
 from tests.test_document import OPENED, STEPS, Story
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-IMPORT = 'const { Replica, bind, change, points, units, documentSession } = await import("/kit/widgets/document.js");'
+IMPORT = """
+const { Replica, documentSession } = await import("/kit/widgets/document.js");
+const { bind, change } = await import("/kit/widgets/textarea.js");
+"""
 
 
 async def run(page: Page, script: str, arg: Any = None) -> Any:
@@ -53,40 +57,50 @@ const [opened, seed] = arg;
 let x = seed * 2654435761 % 2 ** 32;
 const draw = (n) => { x ^= x << 13; x ^= x >>> 17; x ^= x << 5; return (x >>> 0) % n; };
 const log = [opened], people = [0, 1, 2].map(() => ({ replica: new Replica(), read: 0, said: null })), known = new Set();
-let [letter, word, packet, ordinal, changed] = [0x1F300, 0, 1, 0, 0];
+let [letter, word, packet, ordinal, reloads] = [0x1F300, 0, 1, 0, 0], typed = new Set();
 const read = (p, n) => { for (const e of log.slice(p.read, p.read + n)) { p.replica.take(e); p.read += 1; } };
-const send = (p) => { p.said ??= p.replica.send((base, splices, to) => {
-  const ref = `ref-${p.read}-${Math.abs(x)}-${draw(1e9)}-00000000`; to(ref); return { type: "patch", ref, base, splices, from: "a" }; }); };
+const send = (p) => { const sent = p.said ? null : p.replica.send(); if (sent) p.said = { type: "patch", ...sent, from: "a" }; };
+const reload = (p) => { const left = JSON.parse(JSON.stringify(p.replica.left("log")));
+  Object.assign(p, { replica: new Replica(left), read: 0, said: p.said && left?.sent ? { type: "patch", ...left.sent, from: "a" } : null });
+  reloads += left?.sent && left.typed.length ? 1 : 0; };
 const deliver = (p) => { if (!p.said) return;
   const prev = log[log.length - 1].id;
   if (!known.has(p.said.ref)) { known.add(p.said.ref); word += 1; packet = 0; log.push({ ...p.said, id: `${word}-0`, prev }); }
   p.said = null; };
 for (let i = 0; i < 150; i++) {
   const p = people[draw(3)], text = Array.from(p.replica.text), at = draw(text.length + 1);
-  switch (draw(6)) {
-    case 0: case 1: { const gone = Math.min(draw(3), text.length - at);
-      p.replica.type(at, gone, Array.from({ length: draw(3) }, () => String.fromCodePoint(letter++)).join("")); changed += 1; break; }
+  switch (draw(7)) {
+    case 0: case 1: { if (!p.replica.ready) break;
+      const gone = Math.min(draw(3), text.length - at), new_ = Array.from({ length: draw(3) }, () => String.fromCodePoint(letter++));
+      for (const letter of text.slice(at, at + gone)) typed.delete(letter);
+      for (const letter of new_) typed.add(letter);
+      p.replica.type(at, gone, new_.join("")); break; }
     case 2: send(p); break;
     case 3: deliver(p); break;
     case 4: read(p, draw(8)); break;
+    case 6: if (!draw(3)) reload(p); break;
     case 5: packet += 1; ordinal += 1;
       log.push({ type: "write", id: `${word}-${packet}`, name: "n", from: "c", turn: "1-0/c", n: ordinal, text: "w" });
   }
 }
 while (people.some((p) => p.said || p.replica.unsettled || p.read < log.length))
   for (const p of people) { deliver(p); read(p, 1e9); send(p); }
-return [people.map((p) => p.replica.text), log];
+return [people.map((p) => p.replica.text), log, [...typed], reloads];
 """
 
 
 async def test_replicas_in_pages_end_with_the_text_that_python_folds(blank: Page) -> None:
-    """People typing in pages: what their patches fold to here is what each of them sees there."""
-    for seed in range(1, 41):
-        texts, log = await run(blank, STORY, [to_builtins(OPENED), seed])
+    """People typing in pages that are reloaded: what is folded here is what all of them see, with each letter that nobody deleted."""
+    reloads = 0
+    for seed in range(1, 61):
+        texts, log, typed, count = await run(blank, STORY, [to_builtins(OPENED), seed])
         here = Text()
         for entry in log:
             here.take(decode_entry(json.dumps(entry)))
         assert texts == [here.read()] * 3, seed
+        assert sorted(letter for letter in texts[0] if letter != "w") == typed, seed
+        reloads += count
+    assert reloads > 40, "while a patch was under way and more had been typed"
 
 
 async def test_names_are_the_sessions_that_python_makes_of_them(blank: Page) -> None:
@@ -191,6 +205,140 @@ async def test_what_is_typed_without_a_connection_arrives_later(context: Any, si
         await open_document(ann, server, site, "ann")
         await ann.wait_for_function("kit.area.value.startsWith('tom lineabcdef! 0')")
         await ann.close()
+
+
+# ---- a page that goes away ----
+
+
+class Held:
+    """An instance that takes what ann says, and carries it out only when it is let."""
+
+    def __init__(self, server: Server) -> None:
+        self.let = asyncio.Event()
+        self.waiting = asyncio.Event()
+        self._say, server.instance.say = server.instance.say, self.say  # type: ignore[method-assign]  # this one instance's
+
+    async def say(self, session: str, word: Any, name: str, *rest: Any) -> Any:
+        if name == "ann":
+            self.waiting.set()
+            await self.let.wait()
+        return await self._say(session, word, name, *rest)
+
+
+@asynccontextmanager
+async def held(context: Any, site: str) -> AsyncIterator[tuple[Server, Held, SharedDocument, Page]]:
+    """A document that the coder has written; tom, and ann's page, whose first patch `abc` is under way and stays there."""
+    async with (
+        serve({"coder": coder}, origins=[site]) as server,
+        connect_document(server.url, session="war", name="main.py", token=server.token("tom")) as tom,
+    ):
+        await server.instance.say("war", _prompt("go"), "tom")
+        whole = await tom.until(lambda text: "line 59\n" in text)
+        hold, ann = Held(server), await context.new_page()
+        await open_document(ann, server, site, "ann")
+        await ann.wait_for_function("text => kit.area.value === text", arg=whole)
+        await ann.evaluate("kit.area.focus(); kit.area.setSelectionRange(4, 4)")
+        await ann.keyboard.type("abc")
+        await hold.waiting.wait()
+        try:
+            yield server, hold, tom, ann
+        finally:
+            hold.let.set()
+            await ann.close()
+
+
+BEGINS = "text => kit.area.value.startsWith(text)"
+LEFT = "Object.keys(localStorage).filter((key) => key.includes('typed:')).length"
+
+
+async def test_a_reload_while_a_patch_is_under_way_loses_nothing(context: Any, site: str) -> None:
+    """What was typed after it, in it and elsewhere, is there again at once, merged with what others wrote, and is said once."""
+    async with held(context, site) as (server, hold, tom, ann):
+        await ann.keyboard.type("def")
+        await ann.evaluate("kit.area.setSelectionRange(5, 6)")
+        await ann.keyboard.type("B😀")
+        await ann.evaluate("kit.area.setSelectionRange(kit.area.value.length, kit.area.value.length)")
+        await ann.keyboard.type("the end")
+        tom.type(0, insert="tom ")
+        await ann.reload()
+        await open_document(ann, server, site, "ann")
+        await ann.wait_for_function(BEGINS, arg="tom lineaB😀cdef 0")
+        assert await ann.evaluate(f"[{LEFT}, kit.told]") == [0, []]
+        assert tom.text.startswith("tom line 0"), "it is not said yet"
+        await ann.evaluate("kit.area.focus(); kit.area.setSelectionRange(0, 0)")
+        await ann.keyboard.type("!")
+        hold.let.set()
+        whole = await tom.until(lambda text: text.startswith("!tom lineaB😀cdef 0") and text.endswith("line 59\nthe end"))
+        assert len(whole) == len("!tom aB😀cdefthe end") + sum(len(f"line {i}\n") for i in range(60))
+
+
+async def test_two_windows_of_one_person_do_not_say_what_the_other_typed(context: Any, site: str) -> None:
+    """One that is opened meanwhile leaves to the other what that one will say itself."""
+    async with held(context, site) as (server, hold, tom, ann):
+        await ann.keyboard.type("def")
+        other = await context.new_page()
+        await open_document(other, server, site, "ann")
+        await other.wait_for_function("kit.area.value.endsWith('line 59\\n')")
+        hold.let.set()
+        whole = await tom.until(lambda text: text.startswith("lineabcdef 0"))
+        for page in (ann, other):
+            await page.wait_for_function("text => kit.area.value === text", arg=whole)
+        await other.close()
+
+
+HIDE = """hidden => {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+@pytest.mark.parametrize("returns", [True, False], ids=["and returns", "and is ended"])
+async def test_a_window_that_is_hidden_leaves_what_it_typed_to_the_next(context: Any, site: str, returns: bool) -> None:
+    """A phone ends hidden windows without a word. If it comes back after all, it says nothing that the other one says."""
+    async with held(context, site) as (server, hold, tom, ann):
+        await ann.keyboard.type("def")
+        await ann.evaluate(HIDE, True)
+        other = await context.new_page()
+        await open_document(other, server, site, "ann")
+        await other.wait_for_function(BEGINS, arg="lineabcdef 0")
+        if returns:
+            await ann.evaluate(HIDE, False)
+            await ann.wait_for_function(BEGINS, arg="line 0")
+        hold.let.set()
+        whole = await tom.until(lambda text: text.startswith("lineabcdef 0"))
+        assert len(whole) == len("abcdef") + sum(len(f"line {i}\n") for i in range(60))
+        for page in (ann, other) if returns else (other,):
+            await page.wait_for_function("text => kit.area.value === text", arg=whole)
+        await other.close()
+
+
+async def test_a_window_that_is_hidden_right_after_the_last_key_says_it(context: Any, site: str) -> None:
+    """No frame is drawn in it, and the others do not wait until somebody looks at it again."""
+    async with held(context, site) as (_, hold, tom, ann):
+        await ann.keyboard.type("def")
+        await ann.evaluate("window.requestAnimationFrame = () => 0")
+        await ann.evaluate(HIDE, True)
+        hold.let.set()
+        await tom.until(lambda text: text.startswith("lineabcdef 0"))
+        await ann.wait_for_function(f"{LEFT} === 0")
+        await ann.evaluate(HIDE, False)
+
+
+OTHER_LOG = """() => {
+  for (const [key, text] of Object.entries(localStorage))
+    if (key.includes("typed:")) localStorage[key] = JSON.stringify({ ...JSON.parse(text), log: "another" });
+}"""
+
+
+async def test_what_was_typed_into_a_log_that_is_gone_is_shown(context: Any, site: str) -> None:
+    """It has no place any more, but it is not lost."""
+    async with held(context, site) as (server, *_, ann):
+        await ann.keyboard.type("def")
+        await ann.reload()
+        await ann.evaluate(OTHER_LOG)
+        await open_document(ann, server, site, "ann")
+        await ann.wait_for_function("kit.told.length === 1")
+        assert await ann.evaluate("kit.told") == [["lost", "abcdef"]]
 
 
 def _prompt(text: str) -> Any:
