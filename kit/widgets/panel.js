@@ -240,7 +240,7 @@ function render({ model, el }) {
   const [url, session] = [model.get("url"), model.get("session")];
   const ways = (/** @type {string} */ name) => waysFrom(`${url}/s/${name}`, model);
   return mount(el, { session, ways: ways(session), getTicket: () => askTicket(model) },
-    (name) => ({ ways: ways(name).filter((way) => !way.kernel) })); // the kernel pipes the panel's own session only
+    (name) => ({ ways: ways(name) }));
 }
 
 export default { render };

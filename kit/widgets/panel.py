@@ -18,6 +18,8 @@ from typing import Any, Protocol
 import anywidget
 from traitlets import Unicode
 
+from kit.auth import opens
+from kit.log import SESSION
 from kit.widgets.pipe import Pipe
 
 HERE = Path(__file__).parent
@@ -34,8 +36,9 @@ class Host(Protocol):
         """Return at once and call `deliver(ticket)` later, from any thread."""
 
 
-MAX_PIPES = 8
-"""Pages that may be piped at a time: one that vanished cannot say so, and the oldest gives way."""
+MAX_PIPES = 32
+"""Sockets that may be piped at a time, one for each page and one for each document in it. A page that vanished cannot say so: the oldest
+gives way."""
 
 
 def bundle(*names: str) -> str:
@@ -109,14 +112,15 @@ class Panel(anywidget.AnyWidget):
         match message:
             case {"kit": "ticket", "id": str(page), "origin": str(origin)}:
                 self._host.issue_ticket(self.session, origin, lambda ticket: self.send({"kit": "ticket", "to": page, "ticket": ticket}))
-            case {"kit": "open", "id": str(page), "query": str(query), "protocols": list(protocols), "origin": str(origin)}:
-                self._loop.call_soon_threadsafe(self._open, page, query, protocols, origin)
+            case {"kit": "open", "id": str(page), "session": str(name), "query": str(query), "protocols": list(sub), "origin": str(origin)}:
+                if SESSION.fullmatch(name) and opens(self.session, name):
+                    self._loop.call_soon_threadsafe(self._open, page, f"{self.url}/s/{name}{query}", sub, origin)
             case {"kit": "frames", "id": str(page), "frames": list(frames)}:
                 self._loop.call_soon_threadsafe(self._said, page, frames)
             case {"kit": "close", "id": str(page)}:
                 self._loop.call_soon_threadsafe(self._hang_up, page)
 
-    def _open(self, page: str, query: str, protocols: list[str], origin: str) -> None:
+    def _open(self, page: str, url: str, protocols: list[str], origin: str) -> None:
         if len(self._pipes) >= MAX_PIPES:
             self._hang_up(next(iter(self._pipes)))
 
@@ -125,7 +129,7 @@ class Panel(anywidget.AnyWidget):
                 self._pipes.pop(page, None)
             self.send({**message, "to": page})
 
-        self._pipes[page] = Pipe(f"{self.url}/s/{self.session}{query}", protocols, origin, send)
+        self._pipes[page] = Pipe(url, protocols, origin, send)
 
     def _said(self, page: str, frames: list[str]) -> None:
         if pipe := self._pipes.get(page):

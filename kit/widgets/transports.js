@@ -31,9 +31,10 @@ export function viaProxy(url, base) {
   return { ...direct(lab.href), name: "through the Jupyter server" };
 }
 
-/** Over the widget's comm, where a page can reach neither. @param {Model} model @returns {Way} */
-export function viaComm(model) {
-  return { name: "through the kernel", kernel: true, open: (query, protocols) => new CommSocket(model, query, protocols) };
+/** Over the widget's comm, where a page can reach neither. @param {Model} model
+ * @param {string} session the panel's own, or a document's of it @returns {Way} */
+export function viaComm(model, session) {
+  return { name: "through the kernel", kernel: true, open: (query, protocols) => new CommSocket(model, session, query, protocols) };
 }
 
 /**
@@ -45,7 +46,8 @@ export function waysFrom(url, model, page = location) {
   const loopback = (/** @type {string} */ host) => /^(localhost|127\..*|\[::1\])$/.test(host);
   const lab = document.getElementById("jupyter-config-data")?.textContent;
   const here = loopback(page.hostname) || !loopback(new URL(url).hostname);
-  return [...(here ? [direct(url)] : []), ...(lab ? [viaProxy(url, JSON.parse(lab).baseUrl)] : []), viaComm(model)];
+  return [...(here ? [direct(url)] : []), ...(lab ? [viaProxy(url, JSON.parse(lab).baseUrl)] : []),
+    viaComm(model, new URL(url).pathname.split("/").pop() ?? "")];
 }
 
 /** A WebSocket-like thing over comm messages; panel.py pipes them to the instance. @implements {Socket} */
@@ -57,12 +59,12 @@ class CommSocket {
   #id = randomRef();
   #model;
 
-  /** @param {Model} model @param {string} query @param {string[]} protocols */
-  constructor(model, query, protocols) {
+  /** @param {Model} model @param {string} session @param {string} query @param {string[]} protocols */
+  constructor(model, session, query, protocols) {
     this.#model = model;
     model.on("msg:custom", this.#heard);
     addEventListener("pagehide", this.#leave);
-    this.#say("open", { query, protocols, origin: location.origin });
+    this.#say("open", { session, query, protocols, origin: location.origin });
   }
 
   /** Frames of one task go in one message: jupyter_server drops what is over 1,000 a second. @param {string} text */

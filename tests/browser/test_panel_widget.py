@@ -8,14 +8,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import BrowserContext, Page
+from playwright.async_api import BrowserContext, Page, expect
 
-from kit.packets import CloseCode, Content, End, Typing
-from kit.widgets.panel import MAX_PIPES, Panel
+from kit.auth import Identity
+from kit.document import document_session
+from kit.history import History
+from kit.packets import AnyPacket, CloseCode, Content, Document, End, Prompt, Typing, Write, new_ref
+from kit.replica import connect_document
+from kit.server import Server, serve
+from kit.widgets.panel import MAX_PIPES, Host, Panel
 from tests.browser.fake_server import FakeServer
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -48,11 +54,11 @@ class FakeHost:
 class WiredPanel(Panel):
     """A panel whose comm ends in `sent`, and in a page where `deliver` hands it on."""
 
-    def __init__(self, server: FakeServer, session: str) -> None:
+    def __init__(self, host: Host, session: str) -> None:
         self.sent: list[dict[str, Any]] = []
         self._deliveries: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
-        super().__init__(FakeHost(server.url, server.ticket), session)
+        super().__init__(host, session)
 
     def send(self, content: dict[str, Any], buffers: Any = None) -> None:
         self.sent.append(content)
@@ -75,21 +81,27 @@ class WiredPanel(Panel):
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def panel(server: FakeServer, session: str) -> AsyncIterator[WiredPanel]:
-    panel = WiredPanel(server, session)
+    panel = WiredPanel(FakeHost(server.url, server.ticket), session)
     yield panel
     panel.close()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def mount(context: BrowserContext, site: str, session: str, panel: WiredPanel) -> AsyncIterator[Mount]:
+async def mount(context: BrowserContext, site: str, panel: WiredPanel) -> AsyncIterator[Mount]:
     """`await mount(url)`: a page with the widget's view, which believes the instance at `url`."""
+    async with mounting(context, site, panel) as mount:
+        yield mount
+
+
+@asynccontextmanager
+async def mounting(context: BrowserContext, site: str, panel: WiredPanel) -> AsyncIterator[Mount]:
     page = await context.new_page()
     await page.expose_function("toKernel", panel.hear)
     await page.goto(f"{site}/tests/browser/blank.html")
     delivering = asyncio.create_task(panel.deliver(page))
 
     async def mount(url: str) -> Page:
-        await page.evaluate(MOUNT, [str(panel.get_state("_esm")["_esm"]), url, session])
+        await page.evaluate(MOUNT, [str(panel.get_state("_esm")["_esm"]), url, panel.session])
         return page
 
     yield mount
@@ -177,9 +189,65 @@ async def test_where_nothing_else_works_frames_go_over_the_comm(server: FakeServ
     assert "".join(text).split() == [str(i) for i in range(1, 1001)]
 
 
-async def test_a_refusal_looks_as_it_does_to_a_page(server: FakeServer, panel: WiredPanel) -> None:
+class RoomHost:
+    """The lab with a real instance."""
+
+    def __init__(self, server: Server) -> None:
+        self.url, self.loop, self.server = server.url, asyncio.get_running_loop(), server
+
+    def issue_ticket(self, session: str, origin: str, deliver: Callable[[str], None]) -> None:
+        who = Identity("ann", session, self.server.door.clock() + 60)
+        ticket = asyncio.ensure_future(self.server.door.ticket(who, session, origin))
+        ticket.add_done_callback(lambda ticket: deliver(ticket.result()))
+
+
+async def test_documents_go_over_the_comm_too(context: BrowserContext, site: str) -> None:
+    """A page that reaches no instance sees what an agent writes, types into it, and comes back after a cut."""
+
+    async def coder(history: History) -> AsyncIterator[AnyPacket]:
+        yield Document(name="main.py", kind="python")
+        yield Write(name="main.py", text="line 1\n")
+        yield Document(name="plan", kind="mermaid")
+        yield Write(name="plan", text="flowchart TD\n  a --> b\n")
+
+    async with serve({"coder": coder}, origins=[site]) as server:
+        panel = WiredPanel(RoomHost(server), "war")
+        async with (
+            mounting(context, site, panel) as mount,
+            connect_document(server.url, session="war", name="main.py", token=server.token("tom")) as tom,
+        ):
+            page = await mount(NOWHERE)
+            await state(page, "connected through the kernel")
+            await server.instance.say("war", new_ref(Prompt(text="go")), "tom")
+            area = page.get_by_label("Document main.py")
+            await expect(area).to_have_value("line 1\n")
+            await expect(page.locator(".kit-diagram text")).to_have_text(["a", "b"])
+            await area.press("Control+End")
+            await area.press_sequentially("line 2")
+            await tom.until(lambda text: text == "line 1\nline 2")
+            await server.cut(document_session("war", "main.py"))
+            tom.type(0, insert="# tom\n")
+            await expect(area).to_have_value("# tom\nline 1\nline 2")
+            await page.evaluate("window.unmount()")
+        panel.close()
+
+
+@pytest.mark.parametrize("session", ["other", "other--main_2e_py", "demo--a?x=", "demo--../x", 7, None])
+async def test_only_the_panels_session_and_its_documents_are_piped(server: FakeServer, session: Any) -> None:
+    """Whatever a page asks of the kernel, it is not a way into anything else that the kernel can reach."""
+    panel = WiredPanel(FakeHost(server.url, server.ticket), "demo")
+    opened = opening(server, "demo", "p")
+    panel.hear({**opened, "session": session, "id": "q"})
+    panel.hear(opened)
+    await panel.until("frames")
+    assert [visit.session for visit in server.visits] == ["demo"]
+    assert {message["to"] for message in panel.sent} == {"p"}
+    panel.close()
+
+
+async def test_a_refusal_looks_as_it_does_to_a_page(server: FakeServer, session: str, panel: WiredPanel) -> None:
     """Without a valid ticket the pipe ends with 1006, like any WebSocket refused before 101."""
-    panel.hear({"kit": "open", "id": "p", "query": "", "protocols": ["kit.v1", "ticket.none"], "origin": "http://lab"})
+    panel.hear({**opening(server, session, "p"), "protocols": ["kit.v1", "ticket.none"]})
     await panel.until("closed")
     assert panel.sent == [{"kit": "closed", "code": 1006, "reason": "", "to": "p"}]
 
@@ -216,4 +284,4 @@ def opening(server: FakeServer, session: str, page: str) -> dict[str, Any]:
     """The message with which a page opens a pipe."""
     origin = "http://lab"
     protocols = ["kit.v1", f"ticket.{server.ticket(session, origin)}"]
-    return {"kit": "open", "id": page, "query": "", "protocols": protocols, "origin": origin}
+    return {"kit": "open", "id": page, "session": session, "query": "", "protocols": protocols, "origin": origin}
