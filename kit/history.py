@@ -6,7 +6,7 @@ or a result arrived, or when another instance takes its turn over. So it begins 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, overload
 
@@ -35,6 +35,12 @@ class History(Sequence[Entry]):
     entries: tuple[Entry, ...]
     turn: str
     documents: Mapping[str, Copy] = field(default_factory=dict)
+    look: Callable[[History], Awaitable[History]] | None = field(default=None, repr=False, compare=False)
+    """How the turn that is running reads its documents again."""
+
+    async def now(self) -> History:
+        """The same with the documents as they stand now, with all that the agent has said up to here."""
+        return await self.look(self) if self.look else self
 
     @overload
     def __getitem__(self, index: int) -> Entry: ...

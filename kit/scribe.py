@@ -85,9 +85,9 @@ class Scribe:
         return (await self._feeds[name].projection()).text
 
     async def read(self, history: History) -> History:
-        """The history with the documents that were opened in it, as they stand now."""
+        """The history with the documents that were opened in it, and by this turn since, as they stand now."""
         copies = {}
-        for name in {entry.name for entry in history if isinstance(entry, Document | Write)}:
+        for name in {entry.name for entry in history if isinstance(entry, Document | Write)} | self._feeds.keys():
             await self._text(name)
             await self._feeds[name].catch_up()
             text = await self._text(name)

@@ -17,6 +17,7 @@ import logging
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -82,6 +83,7 @@ class Run:
         self._said: list[AnyPacket] = []
         self._prompt: Prompt | None = None
         self._wake = asyncio.Event()
+        self._stands = asyncio.Event()  # all that the agent said is in the log
         self._room = asyncio.Event()
         self._leaving = False
 
@@ -197,7 +199,7 @@ class Run:
         """Call the agent once. True: call it again; False: it is done; None: it waits, and the turn is let go."""
         self._check()
         history, head = await self._patiently(lambda: self.feed.history(self.turn))
-        history = await self._patiently(partial(self.scribe.read, history))
+        history = replace(await self._patiently(partial(self.scribe.read, history)), look=self._look)
         speaker = asyncio.create_task(self._iterate(history), name=f"agent {self.turn}")
         speaker.add_done_callback(lambda _: self._wake.set())
         try:
@@ -223,6 +225,7 @@ class Run:
                 if isinstance(said, Document | Write):
                     await self._patiently(partial(self.scribe.check, said))
                 self._said.extend(new)
+                self._stands.clear()
                 self._wake.set()
                 while len(self._said) >= BACKLOG:
                     self._room.clear()
@@ -235,6 +238,10 @@ class Run:
         while self._prompt is not None:
             self._room.clear()
             await self._room.wait()
+
+    async def _look(self, history: History) -> History:
+        await self._stands.wait()
+        return await self._patiently(partial(self.scribe.read, history))
 
     async def _commit_while(self, speaker: asyncio.Task[None]) -> None:
         """Group commit: what the agent says while one append is under way goes in the next. No delay, no timer."""
@@ -252,6 +259,7 @@ class Run:
             elif speaker.done():
                 return
             else:
+                self._stands.set()
                 await self._awake(self.patience)
 
     async def _silence(self, speaker: asyncio.Task[None], message: str) -> None:

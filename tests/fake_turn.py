@@ -9,7 +9,23 @@ from typing import Any, cast
 from msgspec.structs import replace
 
 from kit.history import Agent, History
-from kit.packets import Action, Answer, AnyPacket, AnyWord, Ask, Content, Entry, Packet, Prompt, Result, Thought, ToolResult, Word
+from kit.packets import (
+    Action,
+    Answer,
+    AnyPacket,
+    AnyWord,
+    Ask,
+    Content,
+    Document,
+    Entry,
+    Packet,
+    Prompt,
+    Result,
+    Thought,
+    ToolResult,
+    Word,
+    Write,
+)
 
 Reply = Callable[[Action | Ask], AnyWord]
 
@@ -120,6 +136,10 @@ def told(packet: Packet) -> tuple[Any, ...]:
             return ("ToolResult", call, value, error)
         case Ask(call=call, text=text, choices=choices):
             return ("Ask", call, text, tuple(choices or ()))
+        case Document(name=name, kind=kind):
+            return ("Document", name, kind)
+        case Write(name=name, text=text, over=over):
+            return ("Write", name, text, over)
     raise AssertionError(packet)
 
 

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from kit.agents import model
+from kit.agents.embedded.templates import CODE
+from kit.agents.openai import openai_agent
 from kit.client import Backoff
 from kit.document import document_session
 from kit.history import Agent, History
@@ -123,6 +126,44 @@ async def test_an_agent_changes_what_it_read_and_not_what_was_typed_meanwhile(st
         typed.set()
         await watcher.ended(fixing)
         assert await ann.until(lambda text: "+" in text) == "# sums\ndef add(a, b):\n    return (a + b)\n"
+
+
+async def test_an_agent_looks_again_at_what_it_has_written_and_people_have_typed(store: str) -> None:
+    """In the same round: all that it has said by then stands in what it sees, and can be changed."""
+    seen, looks = [], asyncio.Event()
+
+    async def coder(history: History) -> AsyncIterator[AnyPacket]:
+        yield Write(name=NAME, text="one two")
+        seen.append((await history.now()).documents[NAME].text)
+        await looks.wait()
+        now = await history.now()
+        seen.append(now.documents[NAME].text)
+        yield now.documents[NAME].change("two", "2")
+
+    async with nodes(store, {"coder": coder}, 1) as (node,), watch(node.server, "s") as watcher, document(node) as ann:
+        turn = turn_of(await watcher.session.prompt("write"), "coder")
+        await ann.until(lambda text: text == "one two")
+        ann.type(0, insert="typed ")
+        await ann.settled()
+        looks.set()
+        await watcher.ended(turn)
+        assert seen == ["one two", "typed one two"]
+        assert await ann.until(lambda text: "2" in text) == "typed one 2"
+
+
+async def test_a_model_writes_what_people_type_into(store: str) -> None:
+    """The embedded model, over real HTTP, in a room of two instances; a person types before it changes what it wrote."""
+    async with model.serve(pace=None) as llm:
+        agent = openai_agent(base_url=llm.url, api_key="k", dialect="chat", documents=True)
+        async with nodes(store, {"coder": agent}, 2) as (one, other), watch(one.server, "s") as watcher, document(other) as ann:
+            await watcher.ended(turn_of(await watcher.session.prompt(f"write a function for fibonacci into {NAME}"), "coder"))
+            text = await ann.until(lambda text: text == CODE["fibonacci"])
+            ann.type(text.index("\n"), insert="  # by ann")
+            await ann.settled()
+            change = f'write document "{NAME}" "[0], 1, 1" "[], 0, 1"'
+            await watcher.ended(turn_of(await watcher.session.prompt(change), "coder"))
+            changed = text.replace("[], 0, 1", "[0], 1, 1").replace(":\n", ":  # by ann\n", 1)
+            assert await ann.until(lambda text: "[0]" in text) == changed == await kept(store)
 
 
 async def test_a_turn_that_is_taken_over_writes_on_and_nothing_twice(store: str) -> None:

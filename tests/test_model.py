@@ -199,6 +199,17 @@ def test_a_tool_that_the_prompt_names_is_called_and_its_result_told(prompt: str,
     assert not told("what is a theme").calls
 
 
+def test_code_is_written_into_a_document_where_there_is_a_tool_for_it() -> None:
+    tools = {"write_document": Schema()}
+    first = told("write a function for fibonacci into fib.py", tools=tools)
+    ((name, arguments),) = called(first)
+    assert (name, arguments["name"]) == ("write_document", "fib.py")
+    assert "def fibonacci" in arguments["text"]
+    after = told("write a function for fibonacci into fib.py", ran(first.calls[0], "written"), tools=tools)
+    assert (after.content, after.calls) == ("The function for fibonacci, into fib.py: written.", [])
+    assert "```python" in told("write a function for fibonacci into fib.py").content
+
+
 @pytest.mark.parametrize(
     ("wanted", "name", "argument", "value"),
     [

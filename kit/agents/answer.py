@@ -15,6 +15,7 @@ Tools run one after the other, so that a crash repeats at most the one whose res
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Protocol, Self
@@ -24,6 +25,7 @@ from msgspec.structs import replace
 from kit.agents.conversation import Event, Failed, Function, Item, Wanted, conversation
 from kit.agents.standing import due, left_of, rounds, thoughts
 from kit.agents.tools import Tools
+from kit.agents.writing import planned, write_document, written
 from kit.history import HAND_OVER, AgentError, History
 from kit.packets import Action, AnyPacket, Ask, At, Content, Thought, ToolResult
 
@@ -71,13 +73,15 @@ class _Round:
         self.cursor, self.since, self.calls = left_of(history)
         self.echo = Echo("")
         self.called = False
+        self.shown = False  # whether the model was shown the documents of this history; a response that another instance began was not
 
     async def packets(self) -> AsyncGenerator[AnyPacket, None]:
         failures = cuts = 0
         while True:
             if not self.cursor:
                 if action := due(self.history):
-                    yield self._said(await self._act(action))
+                    for packet in await self._act(action):
+                        yield self._said(packet)
                     continue
                 if any(map(self.history.waits_for, self.history.said)):
                     return
@@ -101,7 +105,10 @@ class _Round:
         """One run of the model, or the rest of it; `called` says at its end whether it called anything."""
         if self.cursor is None:
             self.since, self.calls, self.echo = 0, 0, Echo(thoughts(self.history))
-        async with aclosing(self.model.events(conversation(self.history), self.tools.functions, self.cursor)) as events:
+            if self.tools.documents:
+                self.history, self.shown = await self.history.now(), True
+        items = conversation(self.history, documents=self.tools.documents)
+        async with aclosing(self.model.events(items, self.tools.functions, self.cursor)) as events:
             async for event in events:
                 before, self.cursor = self.cursor, event.at if event.at.sequence is not None else None
                 if event.piece and (text := self._new(event.piece)):
@@ -125,20 +132,26 @@ class _Round:
         used = {entry.call for entry in self.history if isinstance(entry, Action | Ask)}
         packets = []
         for wanted in calls[self.calls :]:
-            packets.append(replace(self.tools.packet(wanted, used), at=before))
+            packet = self.tools.packet(wanted, used)
+            if isinstance(packet, Action) and self._writes(packet):
+                packet = planned(packet, self.history.documents.get(str(packet.arguments.get("name"))), shown=self.shown)
+            packets.append(replace(packet, at=before))
             used.add(packets[-1].call)
         self.calls = 0
         return [*packets[:-1], *(replace(packet, at=end) for packet in packets[-1:])]
 
-    async def _act(self, action: Action) -> ToolResult:
+    async def _act(self, action: Action) -> list[AnyPacket]:
         answer = self.history.answer(action.call)
         if action.on == "approve" and answer and answer.text.strip().lower() != "yes":
-            return ToolResult(call=action.call, error=f"declined by the person: {answer.text}")
-        return await self.tools.run(action)
+            return [ToolResult(call=action.call, error=f"declined by the person: {answer.text}")]
+        return list(written(action, self.history)) if self._writes(action) else [await self.tools.run(action)]
+
+    def _writes(self, action: Action) -> bool:
+        return self.tools.documents and action.name == write_document.__name__
 
     def _said(self, packet: AnyPacket) -> AnyPacket:
         said = replace(packet, from_=self.history.agent, turn=self.history.turn)
-        self.history = History((*self.history.entries, said), self.history.turn)
+        self.history = dataclasses.replace(self.history, entries=(*self.history.entries, said))
         return packet
 
 

@@ -7,13 +7,13 @@ called one function at a time: every server understands that, and nothing depend
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET
 
-from kit.history import History
+from kit.history import Copy, History
 from kit.packets import Action, Answer, AnyPacket, Ask, At, Content, Edit, Packet, Prompt, Result, Thought, ToolResult
 
 NO_RESULT = "error: the turn ended before there was a result"
@@ -78,14 +78,15 @@ class Failed(Exception):
         self.gone = gone
 
 
-def conversation(history: History) -> list[Item]:
+def conversation(history: History, *, documents: bool = False) -> list[Item]:
     """The turns up to the one that is to be answered, in the order in which they were asked for.
 
-    What other agents said, and what was asked of them, is a user's message that names the speaker.
+    What other agents said, and what was asked of them, is a user's message that names the speaker. With `documents`, the first message
+    is what stands in them.
     """
     said = _by_turn(history)
     outputs = _outputs(history)
-    items: list[Item] = []
+    items: list[Item] = [_shown(history.documents)] if documents and history.documents else []
     people = {entry.from_ for entry in history if isinstance(entry, Prompt | Edit)}
     for opening in _openings(history):
         turns = said.get(opening.id, {})
@@ -98,6 +99,12 @@ def conversation(history: History) -> list[Item]:
         if not current:
             items += others
     return items
+
+
+def _shown(documents: Mapping[str, Copy]) -> Message:
+    """First, as the conversation may end in a half-said answer; a model goes on only behind its own words."""
+    texts = [f"[document {name}]\n{document.text}\n[end of {name}]" for name, document in sorted(documents.items())]
+    return Message("user", "\n\n".join(["The documents of this session, as they stand now:", *texts]))
 
 
 def output(value: Any, error: str | msgspec.UnsetType) -> str:
@@ -148,12 +155,18 @@ def _own(packets: list[AnyPacket] | tuple[()], outputs: dict[str, str]) -> Itera
             case Content():
                 text += packet.text
             case Action():
-                yield Call(packet.call, packet.name, msgspec.json.encode(packet.arguments).decode(), outputs.get(packet.call, NO_RESULT))
+                yield Call(packet.call, packet.name, _arguments(packet), outputs.get(packet.call, NO_RESULT))
             case Ask():
                 arguments = {"text": packet.text} | ({"choices": packet.choices} if packet.choices is not None else {})
                 yield Call(packet.call, "ask", msgspec.json.encode(arguments).decode(), outputs.get(packet.call, NO_RESULT))
     if text:
         yield Message("assistant", text)
+
+
+def _arguments(action: Action) -> str:
+    """As the model gave them: what a document was written over is not its own (kit/agents/writing.py)."""
+    own = {name: value for name, value in action.arguments.items() if action.name != "write_document" or name not in ("over", "refused")}
+    return msgspec.json.encode(own).decode()
 
 
 def _outputs(history: History) -> dict[str, str]:

@@ -24,13 +24,17 @@ async def set_theme(theme: Literal["light", "dark"]) -> None:
     raise NotImplementedError("it runs on the client: only its signature is told to the model")
 
 
-def default_agent(embedded: str) -> Agent:
-    """What the environment names (OPENAI_API_KEY or OPENAI_BASE_URL), else the embedded model at the URL `embedded`."""
+def default_agent(embedded: str, **options: Any) -> Agent:
+    """What the environment names (OPENAI_API_KEY or OPENAI_BASE_URL), else the embedded model at the URL `embedded`.
+
+    `options` go to `openai_agent`, in place of the two tools.
+    """
     from kit.agents.openai import openai_agent  # here, not above: it takes most of a second
 
+    options = options or {"tools": [get_weather], "client_tools": [set_theme]}
     if (env := environment()).api_key or env.base_url:
-        return openai_agent(tools=[get_weather], client_tools=[set_theme])
-    return openai_agent(base_url=embedded, dialect="responses", model="kit-scripted", tools=[get_weather], client_tools=[set_theme])
+        return openai_agent(**options)
+    return openai_agent(base_url=embedded, dialect="responses", model="kit-scripted", **options)
 
 
 async def warm_up(agent: Agent) -> None:

@@ -48,6 +48,7 @@ def openai_agent(
     tools: Iterable[ToolFunction] = (),
     client_tools: Iterable[ToolFunction] = (),
     approve: Iterable[str] = (),
+    documents: bool = False,
     instructions: str = INSTRUCTIONS,
     background: bool | None = None,
     max_rounds: int = 8,
@@ -58,9 +59,9 @@ def openai_agent(
 
     `dialect`: Responses for OpenAI itself and Chat Completions for other servers, unless said. `background` (Responses only, and its
     default there): the provider keeps the response, and another instance goes on at its cursor; else the model is asked to continue.
-    `tools` run here, `client_tools` (only their signature counts) on a client, those named in `approve` once a person said yes. After
-    `max_rounds` of calls the model must have answered. `stall`: seconds without an event until a stream counts as cut. `tries`: attempts
-    without progress.
+    `tools` run here, `client_tools` (only their signature counts) on a client, those named in `approve` once a person said yes. With
+    `documents` it reads those of the session, and writes them by a tool `write_document`. After `max_rounds` of calls the model must
+    have answered. `stall`: seconds without an event until a stream counts as cut. `tries`: attempts without progress.
 
     Raises AgentError, a sentence for the person: here without a usable key, later where the provider refuses.
     """
@@ -80,7 +81,7 @@ def openai_agent(
         stall=stall,
         tries=tries,
     )
-    return partial(answer, connect, Tools(tools, client_tools, approve), max_rounds, tries)
+    return partial(answer, connect, Tools(tools, client_tools, approve, documents=documents), max_rounds, tries)
 
 
 @dataclass(kw_only=True, eq=False)

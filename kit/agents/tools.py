@@ -19,6 +19,7 @@ from uuid import uuid4
 import msgspec
 
 from kit.agents.conversation import Function, Wanted
+from kit.agents.writing import write_document
 from kit.packets import MAX_BODY, Action, Ask, ToolResult
 
 ToolFunction = Callable[..., Awaitable[Any]]
@@ -49,13 +50,22 @@ async def ask(text: str, choices: list[str] | None = None) -> None:
 class Tools:
     """The tools of one agent: what the model is told of them, what a call of one becomes, and how it is run."""
 
-    def __init__(self, tools: Iterable[ToolFunction], client_tools: Iterable[ToolFunction] = (), approve: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        tools: Iterable[ToolFunction],
+        client_tools: Iterable[ToolFunction] = (),
+        approve: Iterable[str] = (),
+        *,
+        documents: bool = False,
+    ) -> None:
         must_approve = set(approve)
-        made = [tool_of(function, "approve" if function.__name__ in must_approve else "server") for function in tools]
+        here = (*tools, write_document) if documents else tools
+        made = [tool_of(function, "approve" if function.__name__ in must_approve else "server") for function in here]
         made += [tool_of(function, "client") for function in (*client_tools, ask)]
         self.by_name = {tool.about.name: tool for tool in made}
         if len(self.by_name) < len(made):
             raise ValueError(f"two tools of one name: {', '.join(sorted(tool.about.name for tool in made))}")
+        self.documents = documents
         if unknown := must_approve - {tool.about.name for tool in made if tool.on == "approve"}:
             raise ValueError(f"approve names no tool that runs on the server: {', '.join(sorted(unknown))}")
 

@@ -110,6 +110,16 @@ def code(turn: Turn, found: re.Match[str]) -> Reply | None:
     return Reply(f"A function for {name}; I have a template.", f"Here it is:\n\n```python\n{CODE[name]}```")
 
 
+def written(turn: Turn, found: re.Match[str]) -> Reply | None:
+    """The same into a document, where documents can be written: "write a function for primes into primes.py"."""
+    name = next((name for name in CODE if name[:5] in found.string.lower()), None)
+    if name is None or "write_document" not in turn.tools:
+        return None
+    if outputs := [call.output for call in turn.ran if call.name == "write_document"]:
+        return Reply("The document has it.", f"The function for {name}, into {found[1]}: {_told(outputs[-1])}.")
+    return Reply(f"A function for {name}; I have a template.", "", [_call("write_document", {"name": found[1], "text": CODE[name]})])
+
+
 def plan(turn: Turn, found: re.Match[str]) -> Reply:
     topic = found[1].strip(" .?!,")
     if not topic:
@@ -125,6 +135,7 @@ def otherwise(turn: Turn) -> Reply:
 
 INTENTS: tuple[tuple[str, Callable[[Turn, re.Match[str]], Reply | None]], ...] = (
     (r"\bcount\b\D*\bto (\d[\d,]*)", count),
+    (r"\b(?:code|function|program)\b.*\binto ([\w-]+\.\w+)", written),
     (r"", tools),
     (r"^(?:what(?:'s| is)|how much is|calculate|compute)?\s*(-?\d[\d\s.]*[-+*/][-\d\s.+*/]{0,150}\d)[\s=?.!]*$", sums),
     (r"\b(?:weather|forecast|temperature)\b", weather),
