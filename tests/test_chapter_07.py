@@ -14,6 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit.agents import model
+from kit.agents.demo import default_agent
+from kit.agents.embedded import templates
 from kit.agents.scripted import scripted
 from kit.document import Text
 from kit.packets import (
@@ -291,6 +294,21 @@ async def test_a_person_who_repairs_it_first_is_not_overwritten(store: str) -> N
         await ends(ann, 5)
         assert texts(ann)["tester"][-1] == "It works."
         assert "split(None)" in paper.text
+
+
+async def test_a_model_takes_the_coders_place(store: str) -> None:
+    """The chapter's team with the agent that it names: what the model writes stands in the document, among what a person types there."""
+    cells, _ = team()
+    async with model.serve(pace=None) as llm:
+        agents = room(cells["team"] | {"coder": default_agent(llm.url, documents=True)})
+        async with (
+            nodes(store, agents, 1) as (one,),
+            watch(one.server, "war") as ann,
+            connect_document(one.url, session="war", name="fib.py", token=one.token("tom")) as paper,
+        ):
+            await ann.ended(turn_of(await ann.session.prompt("write a function for fibonacci into fib.py", to="coder"), "coder"))
+            await paper.until(lambda text: text == templates.CODE["fibonacci"])
+            assert len([entry for entry in ann.log if isinstance(entry, Write)]) == 1
 
 
 async def test_the_critic_is_heard_in_the_room(store: str) -> None:
