@@ -16,7 +16,10 @@ from websockets.asyncio.client import connect
 
 from kit.auth import COOKIE, Identity
 from kit.connection import Budget
-from kit.packets import encode
+from kit.document import document_session
+from kit.history import History
+from kit.packets import AnyPacket, Receipt, Write, encode
+from kit.replica import connect_document
 from kit.server import Server, serve
 from tests.support import UPGRADE, Clock, Counting, Json, Reply, Visitor, bearer, prompt, ref, request
 
@@ -46,19 +49,24 @@ class Open(NamedTuple):
         return await request(self.port, "/cookie", headers, method="POST")
 
     @asynccontextmanager
-    async def guest(self, name: str = "ann", ticket: str | None = None) -> AsyncIterator[Visitor]:
+    async def guest(self, name: str = "ann", ticket: str | None = None, session: str = ROOM) -> AsyncIterator[Visitor]:
         """A guest's browser, its `hello` read."""
         offered = ["kit.v1", f"ticket.{ticket or await self.ticket(name)}"]
-        address = f"{self.origin.replace('http', 'ws')}/s/{ROOM}"
+        address = f"{self.origin.replace('http', 'ws')}/s/{session}"
         async with connect(address, subprotocols=offered, origin=self.origin, proxy=None) as socket:  # type: ignore[arg-type]  # plain strings will do
             visitor = Visitor(socket)
             await visitor.receive()
             yield visitor
 
 
+async def writer(history: History) -> AsyncIterator[AnyPacket]:
+    """Opens a document."""
+    yield Write(name="main.py", text="# the writer was here\n")
+
+
 @asynccontextmanager
 async def opened(store: str | None = None, **options: Any) -> AsyncIterator[Open]:
-    agents = {"architect": Counting(), "coder": Counting()}
+    agents = {"architect": Counting(), "coder": Counting(), "writer": writer}
     async with serve(agents, store=store, **options) as server, server.opened(ROOM, "127.0.0.1") as origin:
         yield Open(server, origin)
 
@@ -163,6 +171,8 @@ async def test_a_links_ticket_becomes_a_cookie_that_opens_the_room_and_its_docum
             assert (await request(here.port, target, browser)).status == 101
         assert (await request(here.server, "/s/other", browser)).status == 401
         assert (await here.cookie(ticket)).status == 401
+        for origin in ("http://evil.example", "null", here.origin.replace("127.0.0.1", "localhost"), f"{here.origin}0"):
+            assert (await request(here.port, f"/s/{ROOM}", {**browser, "Origin": origin})).status == 403, "a browser sends it along"
 
 
 async def test_who_has_no_good_ticket_stays_outside() -> None:
@@ -211,7 +221,7 @@ async def test_nobody_comes_under_an_agents_name(name: str) -> None:
 
 
 async def test_a_guest_who_floods_is_sent_away_and_the_others_go_on(store: str) -> None:
-    """Words, typing, patches: whatever it is, it ends with 4408, and what somebody else asks is answered."""
+    """Words or typing: whatever it is, it ends with 4408, and what somebody else asks is answered."""
     async with opened(store, budget=lambda: Budget(2_000, 200)) as here, here.guest("ann") as ann:
         for frame in ({"type": "typing", "on": True}, prompt("x" * 5_000, to="coder")):
 
@@ -227,6 +237,32 @@ async def test_a_guest_who_floods_is_sent_away_and_the_others_go_on(store: str) 
         asked = await ann.answer(prompt("still here?", to="architect"))
         assert asked["status"] == "applied"
         assert (await ann.until("content", turn=f"{asked['id']}/architect"))["text"] == "you said: still here?"
+
+
+async def test_a_guest_who_floods_a_document_changes_it_ten_times_a_second_at_most(store: str) -> None:
+    """And is sent away; what somebody else types meanwhile stands there at once, and all that was taken."""
+    async with opened(store, budget=lambda: Budget(2_000, 200)) as here, here.guest("ann") as ann:
+        await ann.send(prompt("open it", to="writer"))
+        await ann.until("end")
+        paper = document_session(ROOM, "main.py")
+        async with (
+            here.guest("mallory", session=paper) as mallory,
+            connect_document(here.server.url, session=ROOM, name="main.py", token=here.server.token("bob")) as bob,
+        ):
+            seen = await mallory.until("write")
+            with suppress(ConnectionClosed):
+                for _ in range(300):
+                    await mallory.send({"type": "patch", "ref": ref(), "base": seen["id"], "splices": [{"at": 0, "insert": "m"}]})
+            assert (await mallory.closed())[0] == 4408
+            receipts = [frame for frame in mallory.seen if isinstance(frame, Receipt)]
+            taken = "m" * sum(receipt.status == "applied" for receipt in receipts)
+            await bob.until(lambda text: text == f"{taken}# the writer was here\n")
+            bob.type(0, insert="bob ")
+            await bob.settled()
+            assert bob.text == f"bob {taken}# the writer was here\n"
+            assert {receipt.reason for receipt in receipts if receipt.status == "refused"} == {
+                "at most ten patches a second: gather what is typed"
+            }
 
 
 async def test_a_name_is_text_wherever_it_comes() -> None:

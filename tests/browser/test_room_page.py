@@ -63,8 +63,8 @@ class OpenRoom:
         self.server, self.origin, self.agents, self._browser, self._stack = server, origin, agents, browser, stack
         self.errors: list[str] = []
 
-    async def link(self, name: str, session: str = ROOM) -> str:
-        ticket = await self.server.door.ticket(Identity(name, session, time.time() + 600), session, self.origin)
+    async def link(self, name: str, session: str = ROOM, lasts: float = 600.0) -> str:
+        ticket = await self.server.door.ticket(Identity(name, session, time.time() + lasts), session, self.origin)
         return f"{self.origin}/room/{ROOM}#{ticket}"
 
     async def profile(self, **options: Any) -> BrowserContext:
@@ -214,7 +214,7 @@ async def test_who_comes_by_a_new_link_is_whom_it_was_made_for(here: OpenRoom) -
     await expect(cleo.locator(".kit-prompt .kit-from")).to_have_text("Cleo \u2192 architect")
 
 
-@pytest.mark.parametrize("link", ["none", "used", "of another room", "invented"])
+@pytest.mark.parametrize("link", ["none", "used", "expired", "of another room", "invented"])
 async def test_without_a_good_link_the_page_stays_shut_and_says_so(here: OpenRoom, link: str) -> None:
     """Nothing of the room is shown; the sentence says what to do."""
     await here.says(Prompt(text="The code is 4711", to="architect"))
@@ -227,6 +227,7 @@ async def test_without_a_good_link_the_page_stays_shut_and_says_so(here: OpenRoo
     links = {
         "none": good.partition("#")[0],
         "used": good,
+        "expired": await here.link("Ann", lasts=-1.0),
         "of another room": await here.link("Eve", "other"),
         "invented": f"{good[:-6]}AAAAAA",
     }
@@ -258,16 +259,36 @@ async def test_markup_in_names_words_and_documents_is_text(here: OpenRoom) -> No
     async def evil(history: History) -> AsyncIterator[AnyPacket]:
         yield Document(name="<b>", kind=EVIL)
         yield Write(name="<b>", text=EVIL)
+        yield Document(name=EVIL[:20], kind="mermaid")
+        yield Write(name=EVIL[:20], text=EVIL)
         yield Content(EVIL)
 
     here.server.instance.agents[f"x{EVIL}"] = evil
     ann = await here.join(EVIL)
     await ask(ann, EVIL, to=f"x{EVIL}")
     await said(ann).to_contain_text("end: done")
-    await expect(ann.locator(".kit-sheet textarea")).to_have_value(EVIL)
+    for sheet in await ann.locator(".kit-sheet textarea").all():
+        await expect(sheet).to_have_value(EVIL)
+    await expect(ann.locator(".kit-diagram")).to_contain_text("<img src=x")
     await expect(ann.get_by_label("Here now")).to_have_text(EVIL)
     assert await ann.evaluate("window.pwned") is None
     assert await ann.locator("main :is(img, script, a, b)").count() == 0
+
+
+# ---- who does harm ----
+
+
+async def test_a_guest_whose_page_floods_is_slowed_down_and_the_others_go_on(here: OpenRoom) -> None:
+    """It is told so; the others' windows answer as before."""
+    ann, mallory = await here.join("Ann"), await here.join("Mallory")
+    await mallory.evaluate(
+        "() => { const { session } = document.querySelector('.kit').kit; for (let i = 0; i < 3000; i += 1) session.typing(true); }"
+    )
+    await expect(mallory.locator(".kit-state")).to_contain_text("told to slow down")
+    await ask(ann, "Plan it", to="architect")
+    await said(ann).to_contain_text("There is a plan.")
+    await expect(document(ann, "plan")).to_have_value(PLAN)
+    await inside(mallory)
 
 
 # ---- pictures ----
