@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 export UV_PYTHON_DOWNLOADS := never
+# Images like to forbid bytecode. Then each kernel, and each process of the tests, compiles all that it imports anew: for 2 s and more.
+unexport PYTHONDONTWRITEBYTECODE
 
 # uv installs in seconds what takes pip half a minute. But it does not read pip's configuration: behind a company's mirror, pip does it.
 uv = { test -x $(BIN)/uv || $(BIN)/python -m pip install --disable-pip-version-check uv==$(UV_VERSION); }
@@ -76,6 +78,7 @@ $(VENV)/.made:
 $(VENV)/.lab: $(VENV)/.made requirements.lock pyproject.toml
 	@echo "Installing JupyterLab and the kit (the first time 80 MB to download)"
 	@$(call install,-r requirements.lock -e .)
+	@$(BIN)/python -c "import ipykernel.kernelapp, kit.agents.openai, kit.lab, kit.widgets" # compiled now, not in the first cell
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.made requirements-test.lock pyproject.toml
