@@ -147,15 +147,11 @@ async def _agents(options: argparse.Namespace) -> AsyncIterator[Agent | Mapping[
         yield _imported(options.agent)
         return
     from kit.agents import model
-    from kit.agents.demo import default_agent, warm_up
-    from kit.agents.settings import environment
+    from kit.agents.demo import default_agent, import_client
 
-    async with model.serve(pace=None) as embedded:
-        agent = default_agent(embedded.url)
-        if not any(environment()[:2]):
-            await warm_up(agent)
-        embedded.pace = options.pace or None
-        yield agent
+    async with model.serve(pace=options.pace or None) as embedded:
+        await asyncio.to_thread(import_client)  # now: no turn that is taken over should wait for it
+        yield default_agent(embedded.url)
 
 
 def _imported(name: str) -> Agent | Mapping[str, Agent]:

@@ -598,7 +598,15 @@ async def test_the_demo_talks_to_what_the_environment_names(server: Server, monk
     assert [r.path for r in await over(server, 1)] == ["/v1/chat/completions"]
 
 
+def test_the_demo_refuses_a_key_that_no_header_can_carry_before_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever starts it is told, and not the first person who prompts."""
+    monkeypatch.setenv("OPENAI_API_KEY", "two words")
+    with pytest.raises(AgentError, match="copy it into OPENAI_API_KEY again"):
+        default_agent("http://127.0.0.1:9/v1")
+
+
 def test_openai_is_imported_only_where_it_is_used() -> None:
-    """It takes most of a second; the agents, the demo and the embedded model do without."""
-    code = "import sys, kit.agents.demo, kit.agents.model, kit.agents.scripted, kit.agents.answer; print('openai' in sys.modules)"
+    """It takes most of a second; the agents and the embedded model do without, and the demo until it is asked."""
+    code = "import sys, kit.agents.model, kit.agents.scripted, kit.agents.answer; from kit.agents.demo import default_agent"
+    code += "; default_agent('http://127.0.0.1:9/v1'); print('openai' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

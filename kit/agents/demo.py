@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from threading import Lock
 from typing import Any, Literal
 
 from kit.agents.embedded.templates import WEATHER
-from kit.agents.settings import environment
+from kit.agents.settings import OPENAI, environment, usable_key
 from kit.history import Agent, History
-from kit.packets import Prompt
+from kit.packets import AnyPacket, Prompt
+
+_importing = Lock()
 
 
 async def get_weather(city: str) -> dict[str, Any]:
@@ -27,18 +33,30 @@ async def set_theme(theme: Literal["light", "dark"]) -> None:
 def default_agent(embedded: str, **options: Any) -> Agent:
     """What the environment names (OPENAI_API_KEY or OPENAI_BASE_URL), else the embedded model at the URL `embedded`.
 
-    `options` go to `openai_agent`, in place of the two tools.
+    `options` go to `openai_agent`, in place of the two tools. The client is imported when the agent is first asked. Raises AgentError at
+    once where the key is not usable.
     """
-    from kit.agents.openai import openai_agent  # here, not above: it takes most of a second
+    env = environment()
+    if env.api_key or env.base_url:
+        usable_key(env.api_key, env.base_url or OPENAI)
+        asked: dict[str, Any] = env._asdict()
+    else:
+        asked = {"base_url": embedded, "dialect": "responses", "model": "kit-scripted"}
+    asked |= options or {"tools": [get_weather], "client_tools": [set_theme]}
 
-    options = options or {"tools": [get_weather], "client_tools": [set_theme]}
-    if (env := environment()).api_key or env.base_url:
-        return openai_agent(**options)
-    return openai_agent(base_url=embedded, dialect="responses", model="kit-scripted", **options)
+    async def agent(history: History) -> AsyncGenerator[AnyPacket | Prompt, None]:
+        client = await asyncio.to_thread(import_client)
+        async with aclosing(client.openai_agent(**asked)(history)) as said:
+            async for packet in said:
+                yield packet
+
+    return agent
 
 
-async def warm_up(agent: Agent) -> None:
-    """Ask the embedded model once: openai builds its types at the first use, and no turn that is taken over should wait for it."""
-    prompt = Prompt(text="count to 1", to="agent", id="1-0", prev="0-0", from_="kit", ref="before-the-first-prompt")
-    async for _ in agent(History((prompt,), "1-0/agent")):
-        pass
+def import_client() -> Any:
+    """`kit.agents.openai`, warmed up. That takes a second, so do it on another thread than that of the loop, where streams go on."""
+    with _importing:  # whoever comes meanwhile waits here
+        from kit.agents import openai
+
+        openai.warm_up()
+    return openai

@@ -9,6 +9,7 @@ second: import this one where it is used.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -237,6 +238,20 @@ class Model:
 def _tls() -> SSLContext:
     """Read once: the certificates take 30 ms, in which no stream of the instance would move."""
     return httpx2.create_ssl_context()
+
+
+@cache
+def warm_up() -> None:
+    """Do now, on any thread, what the first answer would wait for: the client builds its types at the first event, which takes 0.3 s."""
+    event = {"type": "response.output_text.delta", "delta": "", "item_id": "", "output_index": 0, "content_index": 0}
+    event |= {"sequence_number": 0, "logprobs": []}  # with a field less, other types would be built as well, for another 0.5 s
+    provider = httpx2.MockTransport(lambda _: httpx2.Response(200, content=f"data: {json.dumps(event)}\n\n"))  # nothing is sent
+    with (
+        openai.DefaultHttpxClient(verify=_tls(), trust_env=False, transport=provider) as http,
+        openai.OpenAI(base_url=OPENAI, api_key="none", http_client=http).responses.create(stream=True) as stream,
+    ):
+        for _ in stream:
+            pass
 
 
 _Opened = tuple[openai.AsyncStream[Any], Any]

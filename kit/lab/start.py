@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from kit.agents import model
-from kit.agents.demo import default_agent
+from kit.agents.demo import default_agent, import_client
 from kit.auth import Identity
 from kit.ending import end
 from kit.history import Agent
@@ -123,11 +123,13 @@ class Lab:
         # text are the ids on the learner's screen.
         self.serving = {"secret": secrets.token_urlsafe(32), "join": False, "create_connection": self.trace.connection, **options}
         async with model.serve(pace=pace) as self.model, open_store(store) as opened:
-            agents = agents or default_agent(self.model.url)
-            named = agents if isinstance(agents, Mapping) else {"agent": agents}
+            answering = agents or default_agent(self.model.url)
+            named = answering if isinstance(answering, Mapping) else {"agent": answering}
             observed = {name: self.trace.observed(agent) for name, agent in named.items()}
             async with serve(observed, store=self.trace.watch(opened), **self.serving) as self.server:
                 ready.set_result(None)
+                if not agents:  # while somebody reads on: what the first prompt needs
+                    self.beside(asyncio.to_thread(import_client))
                 await self._leave.wait()
                 await end(self._guests)
 
