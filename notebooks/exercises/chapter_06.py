@@ -106,7 +106,7 @@ def check_my_client(client: Client, attempt: Attempt) -> None:
         attempt.step(step)
         _survives(attempt, replay(client, fault))
     attempt.step("faults by chance, up to three in a story")
-    _survives(attempt, check_resume(client, examples=6, seconds=2.0))
+    _survives(attempt, check_resume(client, examples=3, seconds=2.0))
 
 
 def _survives(attempt: Attempt, verdict: Any) -> None:
