@@ -32,6 +32,7 @@ ROWS = (
     r"panel: longest task of the page meanwhile +\d+ ms +<= 100 ms ",
     r"panel: stop beside a busy cell to the last token \(median of \d+\) +\d+ ms +<= 50 ms ",
     r"import kit.server, kit.client +[\d.]+ s .* < 0.3 s ",
+    r"notebook 00_start_here, an empty one beside it +[\d.]+ s, [\d.]+ s +< 5 s ",
 )
 
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.bench import footprint, gaps, latency, lifelines, panel, throughput
+from tests.bench import footprint, gaps, latency, lifelines, notebooks, panel, throughput
 from tests.bench.table import Row, render
 from tests.conftest import RealStore
 from tests.prerequisites import redis_server
@@ -44,6 +44,7 @@ def main() -> None:
                 lambda: footprint.idle(store, connections=100 if quick else 1000),
                 lambda: footprint.imports(times=1 if quick else 5),
                 lambda: panel.measure(stops=2 if quick else 20),
+                lambda: notebooks.measure(count=1 if quick else 100, times=1 if quick else 3),
             ]
             rows = [row for arm in arms for row in arm()]
         finally:
