@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import json
 import secrets
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -131,6 +132,13 @@ async def visit(
         visitor = Visitor(socket)
         assert (await visitor.receive())["type"] == "hello"
         yield visitor
+
+
+def stop_clock(server: Server) -> float:
+    """Let no time pass for the door, until the test sets `server.door.clock = time.time`: all before that is in time, however slow."""
+    now = time.time()
+    server.door.clock = lambda: now
+    return now
 
 
 # ---- raw HTTP ----

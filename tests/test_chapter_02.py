@@ -24,7 +24,7 @@ from kit.lab.trace import Command, Handshake, Trace
 from kit.packets import Prompt, new_ref
 from kit.server import Server, serve
 from kit.store import open_store
-from tests.support import Counting, Json, masked, prompt, request, visit
+from tests.support import Counting, Json, masked, prompt, request, stop_clock, visit
 
 KIT = Path(__file__).parents[1] / "kit"
 SECRET = "a secret of the tests, which the attacker does not know"
@@ -178,12 +178,14 @@ async def until_closed(server: Server, token: str, renewed: str | None = None) -
     async with visit(server, "demo", token=token) as ann:
         if renewed:
             await ann.send({"type": "renew", "token": renewed})
+            await ann.answer(prompt())
+        server.door.clock = time.time
         return (await ann.closed())[0]
 
 
 async def test_a_token_that_runs_out_closes_4401_and_a_renewed_one_goes_on(server: Server) -> None:
     assert await until_closed(server, server.token("ann", ttl=1.2)) == 4401
-    begin = time.time()
+    begin = stop_clock(server)
     short, longer = (jwt.encode(claims(exp=begin + ttl), SECRET) for ttl in (0.2, 0.7))
     assert await until_closed(server, short, longer) == 4401
     assert time.time() - begin >= 0.7
@@ -192,7 +194,7 @@ async def test_a_token_that_runs_out_closes_4401_and_a_renewed_one_goes_on(serve
 async def test_without_the_look_at_the_clock_an_expired_token_is_heard(server: Server, agent: Counting) -> None:
     """The defence taken out: the token of a person who left goes on speaking."""
     with without(server, "expiry on the open socket"):
-        async with visit(server, token=jwt.encode(claims(exp=time.time() + 0.1), SECRET)) as mallory:
+        async with visit(server, token=jwt.encode(claims(exp=stop_clock(server) + 0.1), SECRET)) as mallory:
             server.door.clock = lambda: time.time() + 3600
             assert (await mallory.answer(prompt("still here")))["status"] == "applied"
             await mallory.until("end")

@@ -20,6 +20,7 @@ SETTINGS = {
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
+RAISED = "[...document.querySelectorAll('[data-mime-type=\"application/vnd.jupyter.error\"]')].map((e) => e.textContent.slice(-300))"
 PROMPTS = "() => [...document.querySelectorAll('.jp-CodeCell')].map((c) => c.querySelector('.jp-InputPrompt').textContent.trim())"
 
 
@@ -63,8 +64,12 @@ class LabPage:
         """Run All Cells, and wait until each has its number (the kernel's idle state comes too early)."""
         await self.page.evaluate("() => window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")  # and the stored numbers
         await self.command("runmenu:run-all")
-        # A cell that waits or runs shows [*]; done, it has a number that it did not have before.
-        await self.page.wait_for_function(f"() => ({PROMPTS})().every((prompt) => /\\d/.test(prompt))", timeout=90_000)
+        # A cell that waits or runs shows [*]; done, it has a number that it did not have before. Behind one that raised, none gets any.
+        await self.page.wait_for_function(
+            f"() => {{ const all = ({PROMPTS})(); return all.every((p) => /\\d/.test(p)) || (all.includes('[ ]:') && {RAISED}.length); }}",
+            timeout=90_000,
+        )
+        assert "[ ]:" not in await self.prompts(), await self.page.evaluate(RAISED)
 
     async def run_first(self, count: int) -> None:
         """Run only the first code cells, one after the other."""

@@ -88,7 +88,7 @@ async def test_a_turn_of_the_log_before_hides_none_of_this_one(store: str) -> No
 async def test_a_waiting_turn_has_no_lease_and_any_instance_goes_on_with_it(store: str) -> None:
     """The instance that asked is gone; the answer makes the turn runnable on the one that hears it."""
     agent = scripted([Content("Well: "), Ask(call="c", text="Which city?"), Content("Oslo it is.")])
-    async with nodes(store, agent, 2) as (one, other), watch(other.server, "s", "bob") as bob:
+    async with nodes(store, agent, 2, lease=5.0) as (one, other), watch(other.server, "s", "bob") as bob:
         async with watch(one.server, "s") as ann:
             turn = turn_of(await ann.session.prompt("weather"))
             await bob.until(lambda w: any(isinstance(e, Ask) for e in w.log))
@@ -144,7 +144,7 @@ async def test_an_answer_that_comes_while_the_agent_speaks_is_taken_up_in_the_ne
         elif answer := history.answer("c"):
             yield Content(f"So: {answer.text}.")
 
-    async with nodes(store, agent, 1) as (one,), watch(one.server, "s") as ann:
+    async with nodes(store, agent, 1, lease=5.0) as (one,), watch(one.server, "s") as ann:
         turn = turn_of(await ann.session.prompt("go"))
         await ann.pieces(turn, 20)
         assert (await ann.session.answer("c", "Oslo")).status == "applied"
