@@ -13,14 +13,19 @@ from uuid import uuid4
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 from tests.browser.fake_server import FakeServer, fake_server
+from tests.browser.jupyter import Lab, jupyterlab
 from tests.browser.launch import launch
 
 ROOT = Path(__file__).parents[2]
 
 OpenPage = Callable[..., Awaitable[Page]]
+
+PATIENCE = 10_000
+"""Milliseconds after which what a page should show or do counts as missing. No test asserts how soon it comes: machines are busy."""
+expect.set_options(timeout=PATIENCE)
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -56,11 +61,18 @@ async def browser() -> AsyncIterator[Browser]:
         await browser.close()
 
 
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def lab(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lab]:
+    """One JupyterLab for all tests; a page and a kernel of its own are what separates them."""
+    async with jupyterlab(tmp_path_factory.mktemp("jupyter")) as server:
+        yield server
+
+
 @pytest_asyncio.fixture(loop_scope="session")
 async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
     """A fresh profile. A page that throws fails the test, and so does one that asks anything of another host."""
     context = await browser.new_context(viewport={"width": 900, "height": 760})
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(PATIENCE)
     errors: list[str] = []
     context.on("weberror", lambda error: errors.append(str(error.error)))
     yield context

@@ -4,38 +4,52 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import BrowserContext, Locator, Page, expect
 
-from tests.browser.jupyter import ROOT, Lab, LabPage, jupyterlab
+from tests.browser.jupyter import ROOT, Lab, LabPage
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
 NOTEBOOK = "00_start_here.ipynb"
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def lab(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lab]:
-    async with jupyterlab(tmp_path_factory.mktemp("jupyter")) as server:
-        yield server
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def notebook(lab: Lab, context: BrowserContext) -> AsyncIterator[LabPage]:
-    """The notebook, freshly opened and run once; its kernel is ended afterwards."""
+@asynccontextmanager
+async def opened(lab: Lab, context: BrowserContext) -> AsyncIterator[LabPage]:
+    """The notebook, freshly opened; its kernel is ended afterwards."""
     page = await context.new_page()
     await page.set_viewport_size({"width": 1280, "height": 1400})
-    opened = await lab.open(page, NOTEBOOK)
-    await opened.run_all()
-    yield opened
+    yield await lab.open(page, NOTEBOOK)
     await page.evaluate("() => window.jupyterapp.shell.currentWidget?.sessionContext.shutdown()")
     await page.close()
 
 
+@pytest_asyncio.fixture(loop_scope="session")
+async def notebook(lab: Lab, context: BrowserContext) -> AsyncIterator[LabPage]:
+    """Run from its first cell to its last."""
+    async with opened(lab, context) as notebook:
+        await notebook.run_all()
+        yield notebook
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def begun(lab: Lab, context: BrowserContext) -> AsyncIterator[LabPage]:
+    """Run up to its panel, which is connected."""
+    async with opened(lab, context) as notebook:
+        await notebook.run_first(2)
+        await connected(notebook.page)
+        yield notebook
+
+
 def panel(page: Page) -> Locator:
     return page.locator(".kit")
+
+
+async def connected(page: Page) -> None:
+    await expect(panel(page).locator(".kit-state")).to_have_attribute("data-phase", "open", timeout=30_000)
 
 
 async def ask(page: Page, text: str) -> None:
@@ -79,27 +93,27 @@ async def test_run_all_twice_and_after_a_restart(notebook: LabPage) -> None:
     await notebook.restart()
     await notebook.run_all()
     assert await notebook.errors() == []
-    await expect(panel(notebook.page).locator(".kit-state")).to_have_attribute("data-phase", "open", timeout=30_000)
+    await connected(notebook.page)
 
 
-async def test_stop_while_a_cell_is_running(notebook: LabPage) -> None:
+async def test_stop_while_a_cell_is_running(begun: LabPage) -> None:
     """The kernel is busy with a cell; the panel's Stop ends the answer all the same."""
-    page = notebook.page
+    page = begun.page
     await ask(page, "count to 500")
     await expect(panel(page).locator(".kit-content .kit-body").last).to_contain_text("1 2 3")
-    await notebook.begin("import time; time.sleep(6)")
+    await begun.begin("import time; time.sleep(6)")
     await expect(page.locator(".jp-CodeCell .jp-InputPrompt").last).to_have_text("[*]:")
     await panel(page).locator(".kit-do-stop").click()
     await expect(panel(page).locator(".kit-end .kit-word").last).to_have_text("end: stopped", timeout=3_000)
-    assert await notebook.last_prompt() == "[*]:"
+    assert await begun.last_prompt() == "[*]:"
     numbers = (await said(page)).split()
     assert numbers == [str(n) for n in range(1, len(numbers) + 1)]
     assert len(numbers) < 500
 
 
-async def test_edit_answer_and_arithmetic(notebook: LabPage) -> None:
+async def test_edit_answer_and_arithmetic(begun: LabPage) -> None:
     """An open turn is steered; a question of the agent's is answered with a button."""
-    page = notebook.page
+    page = begun.page
     await ask(page, "count to 400")
     await expect(panel(page).locator(".kit-content .kit-body").last).to_contain_text("1 2 3")
     await panel(page).locator(".kit-do-edit").click()
@@ -131,12 +145,12 @@ async def test_reload_shows_the_session_again_once(notebook: LabPage) -> None:
     assert len(set(after)) == len(after)
 
 
-async def test_a_cut_is_told_and_resumed(notebook: LabPage) -> None:
+async def test_a_cut_is_told_and_resumed(begun: LabPage) -> None:
     """The server drops the socket in the middle of an answer: the panel says where it resumed, and the count has no hole."""
-    page = notebook.page
+    page = begun.page
     await ask(page, "count to 120")
     await expect(panel(page).locator(".kit-content .kit-body").last).to_contain_text("1 2 3")
-    await notebook.begin("here.cut()")
+    await begun.begin("here.cut()")
     await expect(panel(page).locator(".kit-state")).to_have_text(re.compile(r"resumed after \d+-\d+"))
     await settled(page)
     assert (await said(page)).split() == [str(n) for n in range(1, 121)]
@@ -192,17 +206,14 @@ async def test_each_chapter_runs_twice_and_after_a_restart(name: str, lab: Lab, 
 
 
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
-async def test_screenshots(theme: str, tmp_path: Path, context: BrowserContext) -> None:
+async def test_screenshots(theme: str, tmp_path: Path, begun: LabPage) -> None:
     """Pictures to be looked at, in both themes; without text that is cut off or a panel that is missing."""
-    async with jupyterlab(tmp_path, theme=theme) as server:
-        page = await context.new_page()
-        await page.set_viewport_size({"width": 1280, "height": 1000})
-        opened = await server.open(page, NOTEBOOK)
-        await opened.run_all()
-        await ask(page, "what is (3 + 4) * 6")
-        await settled(page)
-        await panel(page).scroll_into_view_if_needed()
-        picture = await panel(page).screenshot(path=tmp_path / "panel.png")
-        assert len(picture) > 10_000
-        await page.screenshot(path=tmp_path / "page.png")
-        await page.close()
+    page = begun.page
+    await page.evaluate("(theme) => window.jupyterapp.commands.execute('apputils:change-theme', { theme })", theme)
+    await page.wait_for_function("(theme) => document.body.dataset.jpThemeName === theme", arg=theme)
+    await ask(page, "what is (3 + 4) * 6")
+    await settled(page)
+    await panel(page).scroll_into_view_if_needed()
+    picture = await panel(page).screenshot(path=tmp_path / "panel.png")
+    assert len(picture) > 10_000
+    await page.screenshot(path=tmp_path / "page.png")

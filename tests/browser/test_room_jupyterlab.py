@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
-from tests.browser.jupyter import Lab, LabPage, jupyterlab
+from tests.browser.jupyter import Lab, LabPage
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
 
@@ -34,7 +34,7 @@ async def architect(history):
 async def coder(history):
     yield Document(name="main.py", kind="python")
     for i in range(1, 61):
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.05)
         yield Write(name="main.py", text=f"line {i}\\n")
     yield Content("Written.")
 
@@ -53,14 +53,13 @@ war
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def notebook(tmp_path: Path, browser: Browser) -> AsyncIterator[LabPage]:
+async def notebook(lab: Lab, browser: Browser) -> AsyncIterator[LabPage]:
     """A room in a notebook, its cells run."""
-    async with jupyterlab(tmp_path) as lab:
-        page = await browser.new_page(viewport={"width": 1280, "height": 2400})
-        opened = await _room(lab, page)
-        yield opened
-        await page.evaluate("() => window.jupyterapp.shell.currentWidget?.sessionContext.shutdown()")
-        await page.close()
+    page = await browser.new_page(viewport={"width": 1280, "height": 2400})
+    opened = await _room(lab, page)
+    yield opened
+    await page.evaluate("() => window.jupyterapp.shell.currentWidget?.sessionContext.shutdown()")
+    await page.close()
 
 
 async def _room(lab: Lab, page: Page) -> LabPage:
