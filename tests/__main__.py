@@ -1,6 +1,6 @@
-"""Everything: the tests in a browser beside all others, as most of either is waiting. `make test` runs this.
+"""Everything, in three parts at the same time, as most of each is waiting: `make test` runs this.
 
-What the browser's tests print comes when the others are done; the first exit code that is not 0 is the whole run's.
+What the first part prints is shown at once, and the others' when they are done. The first exit code that is not 0 is the whole run's.
 """
 
 from __future__ import annotations
@@ -8,26 +8,38 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
 PYTEST = [sys.executable, "-m", "pytest"]
-BROWSER = "tests/browser"
+BROWSER, BENCH = "tests/browser", "tests/test_bench.py"
+LAB = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / BROWSER).glob("test_*jupyterlab.py"))]
 NOTEBOOKS = ["--nbval", "--nbval-sanitize-with", "tests/notebooks/sanitize.cfg", "notebooks"]
+PARTS = (
+    ["tests", f"--ignore={BROWSER}", f"--ignore={BENCH}"],
+    LAB,
+    [*NOTEBOOKS, BENCH, BROWSER, *(f"--ignore={path}" for path in LAB)],
+)
 
 
 def main() -> int:
-    """Run both, show both, and give the exit code."""
-    with tempfile.TemporaryFile() as printed:
-        browser = subprocess.Popen([*PYTEST, BROWSER], cwd=Path(__file__).parents[1], stdout=printed, stderr=subprocess.STDOUT)
-        try:
-            others = subprocess.run([*PYTEST, "tests", f"--ignore={BROWSER}", *NOTEBOOKS], cwd=Path(__file__).parents[1], check=False)
-            print(f"\n{BROWSER} began at the same time:", flush=True)
-            browser.wait()
-        finally:
-            browser.kill()  # after Ctrl-C, which reached it too; where it has ended this does nothing
-        printed.seek(0)
-        sys.stdout.buffer.write(printed.read())
-    return others.returncode or browser.returncode
+    """Run all parts, show all, and give the exit code."""
+    codes = []
+    with ExitStack() as stack:
+        printed = [stack.enter_context(tempfile.TemporaryFile()) if i else None for i in range(len(PARTS))]
+        running = []
+        for part, out in zip(PARTS, printed, strict=True):
+            running.append(subprocess.Popen([*PYTEST, *part], cwd=ROOT, stdout=out, stderr=subprocess.STDOUT if out else None))
+            stack.callback(running[-1].kill)  # after Ctrl-C, which reached it too; where it has ended this does nothing
+        for part, process, out in zip(PARTS, running, printed, strict=True):
+            codes.append(process.wait())
+            if out:
+                print(f"\n{' '.join(part)} began at the same time:", flush=True)
+                out.seek(0)
+                sys.stdout.buffer.write(out.read())
+                sys.stdout.flush()
+    return next(filter(None, codes), 0)
 
 
 if __name__ == "__main__":
