@@ -8,6 +8,7 @@
 
 /** @typedef {{kind: string, label: string, x: number, y: number, w: number, h: number}} Box */
 /** @typedef {{from: string, to: string, arrow: string, label: string}} Edge */
+/** @typedef {{across: boolean, boxes: Map<string, Box>, edges: Edge[]}} Chart */
 
 /** Boxes, and arrows. */
 const MOST = 100;
@@ -55,9 +56,16 @@ function sized(kind, label) {
   return { kind, label, x: 0, y: 0, w: Math.max(56, 8 * label.length + 28) + more, h };
 }
 
+/** Whether an arrow does not point on, but back or across. @param {Chart} chart @param {Edge} edge */
+function goesBack({ across, boxes }, { from, to }) {
+  const [a, b] = [from, to].map((id) => /** @type {Box} */ (boxes.get(id)));
+  return across ? b.x <= a.x : b.y <= a.y;
+}
+
 /** Give each box its middle: below all that point to it (an arrow that closes a circle does not count), in rows, each row centred.
- * @param {{across: boolean, boxes: Map<string, Box>, edges: Edge[]}} chart */
-function placeBoxes({ across, boxes, edges }) {
+ * @param {Chart} chart */
+function placeBoxes(chart) {
+  const { across, boxes, edges } = chart;
   const row = new Map([...boxes.keys()].map((id) => [id, 0]));
   /** @type {Edge[]} */ const down = [];
   const reaches = (/** @type {string} */ from, /** @type {string} */ to, seen = new Set([from])) =>
@@ -81,7 +89,8 @@ function placeBoxes({ across, boxes, edges }) {
     top += thick + BETWEEN * (across ? 1.6 : 1);
   }
   const [wide, deep] = [widest + 2 * EDGE, top - BETWEEN * (across ? 1.6 : 1) + EDGE];
-  return across ? { width: deep, height: wide + 40 } : { width: wide + 60, height: deep };
+  const around = edges.some((edge) => goesBack(chart, edge)) ? 1 : 0; // arrows that go back want room beside the boxes
+  return across ? { width: deep, height: wide + 40 * around } : { width: wide + 60 * around, height: deep };
 }
 
 /** @param {string} name @param {Record<string, string | number>} attributes @param {...(Node | string)} children */
@@ -102,10 +111,13 @@ function drawBox({ kind, label, x, y, w, h }) {
   return [outline, svg("text", { x, y: y + 5, "text-anchor": "middle" }, label)];
 }
 
-/** A curve from side to side; what goes back goes around. @param {Edge} edge @param {Box} a @param {Box} b
- * @param {boolean} across @param {{width: number, height: number}} size */
-function drawEdge({ arrow, label }, a, b, across, { width, height }) {
-  const back = across ? b.x <= a.x : b.y <= a.y;
+/** A curve from side to side; what goes back goes around. @param {Edge} edge @param {Chart} chart
+ * @param {{width: number, height: number}} size */
+function drawEdge(edge, chart, { width, height }) {
+  const { arrow, label } = edge;
+  const { across } = chart;
+  const [a, b] = [edge.from, edge.to].map((id) => /** @type {Box} */ (chart.boxes.get(id)));
+  const back = goesBack(chart, edge);
   const [w, h] = [across ? BETWEEN * 0.8 : 0, across ? 0 : BETWEEN / 2];
   const [x1, y1, x2, y2] = across !== back ? [a.x + a.w / 2, a.y, b.x + (back ? b.w : -b.w) / 2, b.y] : [a.x, a.y + a.h / 2, b.x, b.y + (back ? b.h : -b.h) / 2];
   const [cx, cy, dx, dy] = !back ? [x1 + w, y1 + h, x2 - w, y2 - h] : across ? [x1, height - 6, x2, height - 6] : [width - 6, y1, width - 6, y2];
@@ -123,8 +135,7 @@ function drawEdge({ arrow, label }, a, b, across, { width, height }) {
 export function draw(source) {
   const chart = readChart(source);
   const size = placeBoxes(chart);
-  const box = (/** @type {string} */ id) => /** @type {Box} */ (chart.boxes.get(id));
-  const edges = chart.edges.flatMap((edge) => drawEdge(edge, box(edge.from), box(edge.to), chart.across, size));
+  const edges = chart.edges.flatMap((edge) => drawEdge(edge, chart, size));
   const about = `Flowchart with ${chart.boxes.size} boxes and ${chart.edges.length} arrows; its source is below`;
   return svg("svg", { viewBox: `0 0 ${size.width} ${size.height}`, width: size.width, role: "img", "aria-label": about },
     ...edges, ...[...chart.boxes.values()].flatMap(drawBox));

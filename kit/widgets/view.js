@@ -29,7 +29,7 @@ const PLACES = { server: "on the server", client: "in this page", approve: "on t
 
 export class View {
   /** @type {Frame[]} */ #queue = [];
-  /** @type {Run | null} */ #run = null;
+  /** What each turn is saying. @type {Map<string, Run>} */ #runs = new Map();
   /** @type {Map<string, HTMLElement>} */ #calls = new Map();
   #drawing = 0;
   #log;
@@ -49,7 +49,7 @@ export class View {
 
   clear() {
     this.#queue = [];
-    this.#run = null;
+    this.#runs.clear();
     this.#calls.clear();
     this.#log.replaceChildren();
   }
@@ -63,22 +63,27 @@ export class View {
     let drawn = 0;
     while (drawn < this.#queue.length && (drawn % 64 || performance.now() < until)) this.#entry(this.#queue[drawn++]);
     this.#queue.splice(0, drawn);
-    this.#run?.flush();
+    for (const run of this.#runs.values()) run.flush();
     this.#drawing = this.#queue.length ? requestAnimationFrame(this.#draw) : 0;
   };
 
   /** @param {Frame} frame */
   #entry(frame) {
-    if (this.#run?.takes(frame)) return this.#run.add(frame);
-    this.#run?.flush();
-    this.#run = null;
+    const saying = this.#runs.get(frame.turn ?? "");
+    if (saying?.takes(frame)) return saying.add(frame);
+    for (const [turn, run] of this.#runs) {
+      if (!isWord(frame) && turn !== frame.turn) continue; // whoever speaks at the same time goes on where he speaks
+      run.flush();
+      this.#runs.delete(turn);
+    }
     const call = this.#calls.get(frame.call);
     switch (frame.type) {
       case "thought":
       case "content":
       case "write": {
-        this.#run = new Run(frame, this.#item(frame));
-        return this.#run.add(frame);
+        const run = new Run(frame, this.#item(frame));
+        this.#runs.set(frame.turn ?? "", run);
+        return run.add(frame);
       }
       case "action":
         return this.#action(frame);
@@ -150,7 +155,10 @@ export class View {
   }
 }
 
-/** Thought, content or writing of one turn without anything between: one item, extended in place. */
+/** A word opens an epoch: what is said after it stands below it. @param {Frame} frame */
+const isWord = (frame) => frame.id.endsWith("-0");
+
+/** Thought, content or writing of one turn with nothing else of it, and no word, between: one item, extended in place. */
 class Run {
   #frame;
   #body;

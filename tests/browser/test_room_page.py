@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -156,6 +157,23 @@ async def test_one_agent_is_stopped_and_the_other_goes_on(here: OpenRoom) -> Non
     await ann.get_by_role("button", name="Stop all").click()
     await expect(speaking).to_have_count(0)
     await expect(bob.locator(".kit-end .kit-word")).to_have_text(["end: done", "end: stopped", "end: stopped"])
+
+
+async def test_two_that_speak_at_the_same_time_can_be_read(here: OpenRoom) -> None:
+    """What each says stands together, however their packets mingle; a word is between what was said before and after it."""
+    ann = await here.join("Ann")
+    await ask(ann, "Write it", to="coder")
+    await ask(ann, "Test it", to="tester")
+    written = ann.locator(".kit-write", has_text="main.py").locator(".kit-text")
+    counted = ann.locator(".kit-content .kit-text")
+    for lines in range(1, 6):
+        here.agents.write(1)
+        await expect(written).to_have_text(["".join(CODE[:lines])])
+        await expect(counted).to_have_text([re.compile(rf"^0 1 2( \d+)* {10 * lines} ")])
+    await ask(ann, "Now", to="architect")
+    await said(ann).to_contain_text("There is a plan.")
+    here.agents.write(1)
+    await expect(written).to_have_text(["".join(CODE[:5]), CODE[5]])
 
 
 async def test_a_person_edits_what_the_coder_writes_and_a_window_comes_back_whole(here: OpenRoom) -> None:
