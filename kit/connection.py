@@ -152,6 +152,7 @@ class Connection:
     def beside(self, frame: bytes) -> None:
         """Something that is not in the log, and not worth waiting for a slow reader."""
         if self in self.feed.live and self.socket.send_now([frame]) > BEHIND:
+            self.feed.live.discard(self)  # at once: a hundred more may have come in the same piece
             self.nudge()
 
     def nudge(self) -> None:
