@@ -276,13 +276,13 @@ class Instance:
     async def _listen(self, shard: int) -> None:
         """The shared read: one blocking command follows all logs of a shard, and its own few streams."""
         own: dict[str, EntryId] = {}
-        delay, generation = 0.01, self.transcript.store.generation
+        delay, run = 0.01, ""
         while not self._over:
             try:
                 if not own:
                     own = await self._own_streams(shard)
-                if generation != self.transcript.store.generation:  # not only after an error of this read: another may have met it first
-                    generation = await self._after_restart(shard)
+                if run != self.transcript.run_id(shard):  # not only after an error of this read: another may have met it first
+                    run = await self._after_restart(shard)
                 feeds = {f.log.stream: f for f in self._feeds.values() if f.log.shard == shard}
                 found = await self.transcript.follow({**own, **_cursors(feeds)}, block=5.0, heard=partial(_cursors, feeds))
                 delay = 0.01
@@ -294,6 +294,8 @@ class Instance:
                         feeds[stream].accept(entries)
             except StoreError as error:
                 log.warning("waiting for the store: %s", error)
+                with suppress(*StoreError):
+                    await self.transcript.store.look()
                 await asyncio.sleep(self._rng.uniform(0, delay))
                 delay = min(2 * delay, 1.0)
 
@@ -321,12 +323,12 @@ class Instance:
             await self.reopen(session)
         self._look[shard].set()
 
-    async def _after_restart(self, shard: int) -> int:
+    async def _after_restart(self, shard: int) -> str:
         """A restarted store may have lost the tail of its logs: every session is opened again, and moves to a new log."""
-        generation = self.transcript.store.generation
-        for session in [s for s, f in self._feeds.items() if f.log.shard == shard and f.log.generation != generation]:
+        run = self.transcript.run_id(shard)
+        for session in [s for s, f in self._feeds.items() if f.log.shard == shard and f.log.run != run]:
             await self.reopen(session)
-        return generation
+        return run
 
     async def _ring(self, shard: int) -> None:
         """Let the shared read begin again, with one more log to follow."""

@@ -54,8 +54,8 @@ class Log:
     session: str
     name: str
     shard: int
-    generation: int
-    """Which start of the store it was opened in."""
+    run: str
+    """The run id of the server that it was opened on."""
 
     @property
     def owner(self) -> str:

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import hashlib
 
-# KEYS owner, wake; ARGV run_id, fresh name, ttl ms. -> name, last id, the name before; name '' for a caller that still names the server
-# that was there before: the log has moved already, and must not move back.
+# KEYS owner, wake; ARGV run_id, fresh name, ttl ms. -> name, last id, the name before
 OPEN = """
-local log, run, was, ran = unpack(redis.call('HMGET', KEYS[1], 'log', 'run', 'was', 'ran'))
-if log and run ~= ARGV[1] and ran == ARGV[1] then return {'', '', ''} end
+local log, run, was = unpack(redis.call('HMGET', KEYS[1], 'log', 'run', 'was'))
 local begun = redis.call('HGET', KEYS[1], 'begun')
 local last = '0-0'
 local function stream(name) return KEYS[1] .. ':' .. name end
@@ -29,7 +27,7 @@ if log and (run ~= ARGV[1] or (begun and redis.call('EXISTS', stream(log)) == 0)
 end
 if not log then
   log = ARGV[2]
-  redis.call('HSET', KEYS[1], 'log', log, 'run', ARGV[1], 'was', was or '', 'ran', run or '')
+  redis.call('HSET', KEYS[1], 'log', log, 'run', ARGV[1], 'was', was or '')
   redis.call('XADD', KEYS[2], 'MAXLEN', 256, '*', 'f', KEYS[1])
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[3])

@@ -7,7 +7,7 @@ The rules that hold here, by the store's own hand and not by a lock or a clock:
   so no agent ever speaks past a word it has not heard (`Unheard`).
 - Only a script begins a stream, and only for a new log. A stream that is gone is not begun again by accident (`Gone`).
 
-Keys carry their shard's hash tag, so that on a cluster one command may name a log with all that belongs to it.
+Keys carry their shard's hash tag, so that on a cluster one command may name a log with all that belongs to it, and one server keeps them.
 """
 
 from __future__ import annotations
@@ -41,14 +41,26 @@ class Transcript:
         self._renew = store.redis.register_script(RENEW)
         self._release = store.redis.register_script(RELEASE)
         self._take = store.redis.register_script(TAKE)
-        self._commits = Commits(store)
+        self._commits: dict[Store, Commits] = {}
+
+    async def _ask(self, script: Any, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Run a script on the server that keeps its keys."""
+        return await script(keys=keys, args=args, client=self._line(keys[0]))
+
+    def _line(self, key: str) -> Any:
+        return self.store.of(key).redis
+
+    def run_id(self, shard: int) -> str:
+        """Which server keeps a shard, and since which of its starts."""
+        return self.store.of(self.open_key(shard)).run_id
 
     # ---- sessions ----
 
     async def agree(self) -> None:
         """Agree with the store on the number of shards; raises WrongShards."""
-        await self.store.redis.set("kit:shards", self.shards, nx=True)
-        if (stored := int(await self.store.redis.get("kit:shards") or 0)) != self.shards:
+        line = self._line("kit:shards")
+        await line.set("kit:shards", self.shards, nx=True)
+        if (stored := int(await line.get("kit:shards") or 0)) != self.shards:
             raise WrongShards(self.shards, stored)
 
     def shard(self, session: str) -> int:
@@ -59,15 +71,18 @@ class Transcript:
         shard = self.shard(session)
         owner = f"{{{shard}}}:{session}"
         while True:
-            generation, run = self.store.generation, self.store.run_id
-            name, last, was = await self._open(keys=[owner, self.wake_key(shard)], args=[run, secrets.token_urlsafe(6), self._ttl])
-            if name and run == self.store.run_id:  # else the store was restarted while the command waited for its connection
-                return Opened(Log(session, name.decode(), shard, generation), EntryId.given(last), was.decode())
+            if not (run := self.run_id(shard)):
+                await self._line(owner).execute_command("PING")
+                continue
+            keys = [owner, self.wake_key(shard)]
+            name, last, was = await self._ask(self._open, keys, [run, secrets.token_urlsafe(6), self._ttl])
+            if run == self.run_id(shard):  # else the store was restarted meanwhile
+                return Opened(Log(session, name.decode(), shard, run), EntryId.given(last), was.decode())
 
     async def begin(self, log: Log, entries: Sequence[Stored]) -> bool:
         """Give a log its first entries, all at once, under the ids they have; False where something stands in it. Raises Gone."""
         fields = [field for e in entries for field in (str(e.id), e.body, "" if e.prev is None else str(e.prev))]
-        done = await self._fork(keys=[log.owner, log.stream], args=[self.store.run_id, log.name, self._ttl, *fields])
+        done = await self._ask(self._fork, [log.owner, log.stream], [self.run_id(log.shard), log.name, self._ttl, *fields])
         if done < 0:
             raise Gone(log.session)
         return bool(done)
@@ -93,13 +108,9 @@ class Transcript:
     ) -> Spoken:
         body = stored(word)
         digest = _digest(body)
-        answer = await self._say(
-            keys=[log.owner, log.stream, log.refs, self.open_key(log.shard), self.wake_key(log.shard)],
-            args=[
-                *(self.store.run_id, log.name, f"{word.from_}\0{word.ref}", digest, body, self._ttl, ",".join(agents), self._lease, by),
-                *(gives, "" if heard is None else heard, *wakes),
-            ],
-        )
+        keys = [log.owner, log.stream, log.refs, self.open_key(log.shard), self.wake_key(log.shard)]
+        args = [self.run_id(log.shard), log.name, f"{word.from_}\0{word.ref}", digest, body, self._ttl, ",".join(agents), self._lease]
+        answer = await self._ask(self._say, keys, [*args, by, gives, "" if heard is None else heard, *wakes])
         match answer:
             case [b"gone", *_]:
                 raise Gone(log.session)
@@ -116,25 +127,28 @@ class Transcript:
 
     async def find(self, log: Log, word: AnyWord) -> Spoken | None:
         """The word as it was said before, by its ref; None where it was not."""
-        known = await self.store.redis.hget(log.refs, f"{word.from_}\0{word.ref}")
+        known = await self._line(log.refs).hget(log.refs, f"{word.from_}\0{word.ref}")
         return None if known is None else _known(known, _digest(stored(word)))
 
     async def settle(self, log: Log, word: AnyWord, spoken: Spoken, outcome: str) -> None:
         """Keep with a word's ref what it came to: what it was about may be trimmed away before it is repeated."""
-        await self.store.redis.hset(log.refs, f"{word.from_}\0{word.ref}", f"{spoken.id} {_digest(stored(word))} {outcome}")
+        await self._line(log.refs).hset(log.refs, f"{word.from_}\0{word.ref}", f"{spoken.id} {_digest(stored(word))} {outcome}")
 
     async def append(self, log: Log, heard: int, bodies: Sequence[tuple[bytes, At | None]]) -> list[Stored]:
         """Add what an agent says in the epoch it has heard, all or nothing; raises Unheard, Gone, or the store's own error."""
-        if log.generation != self.store.generation:
+        server = self.store.of(log.stream)
+        if log.run != server.run_id:
             raise Gone(log.session)
-        ids = await self._commits.add(log, heard, bodies)
+        if server not in self._commits:
+            self._commits[server] = Commits(server)
+        ids = await self._commits[server].add(log, heard, bodies)
         return [Stored(id, body) for id, (body, _) in zip(ids, bodies, strict=True)]
 
     # ---- reading ----
 
     async def read(self, log: Log, after: EntryId, count: int = 200) -> list[Stored]:
         """What follows an id, in order: `count` entries of the stream, so more where several packets stand together."""
-        found = await self.store.redis.xrange(log.stream, f"({after}", "+", count)
+        found = await self._line(log.stream).xrange(log.stream, f"({after}", "+", count)
         return [entry for id, fields in found for entry in unpacked(id, fields, after)]
 
     async def follow(
@@ -145,14 +159,14 @@ class Transcript:
         `heard` is asked when something has come: what was heard meanwhile by other ways, such as one's own, is not even decoded.
         """
         ids: dict[Any, Any] = {stream: str(id) for stream, id in after.items()}
-        found: Any = await self.store.ears.xread(ids, count=1000, block=int(block * 1000))
+        found: Any = await self.store.of(next(iter(after))).ears.xread(ids, count=1000, block=int(block * 1000))
         start = {**after, **heard()}
         named = ((stream.decode(), entries) for stream, entries in found or [])
         return {stream: [e for id, fields in entries for e in unpacked(id, fields, start[stream])] for stream, entries in named}
 
     async def last(self, stream: str) -> EntryId:
         """Where one of a shard's own streams stands."""
-        found = await self.store.redis.xrevrange(stream, count=1)
+        found = await self._line(stream).xrevrange(stream, count=1)
         return EntryId.given(found[0][0]) if found else START
 
     def around_key(self, shard: int) -> str:
@@ -161,18 +175,18 @@ class Transcript:
     async def tell(self, log: Log, frame: bytes) -> None:
         """Send a frame around the log to whoever follows the shard: it is not kept."""
         fields = {"f": log.session.encode() + b" " + frame}
-        await self.store.redis.xadd(self.around_key(log.shard), fields, maxlen=256, approximate=False)
+        await self._line(log.stream).xadd(self.around_key(log.shard), fields, maxlen=256, approximate=False)
 
     async def ring(self, bell: str) -> None:
         """Wake whoever follows this stream."""
-        pipe = self.store.redis.pipeline(transaction=False)
+        pipe = self._line(bell).pipeline(transaction=False)
         pipe.xadd(bell, {"f": ""}, maxlen=1, approximate=False)
         pipe.pexpire(bell, self._ttl)
         await pipe.execute()
 
     async def trim(self, log: Log, before: EntryId) -> None:
         """Forget the epochs before this word's."""
-        await self.store.redis.xtrim(log.stream, minid=f"{before.epoch}-0", approximate=False)
+        await self._line(log.stream).xtrim(log.stream, minid=f"{before.epoch}-0", approximate=False)
 
     # ---- leases ----
 
@@ -184,13 +198,15 @@ class Transcript:
 
     async def open_turns(self, shard: int) -> list[tuple[str, str]]:
         """(session, turn) of every turn of the shard that may be open; some have ended since."""
-        members = await self.store.redis.smembers(self.open_key(shard))
+        members = await self._line(self.open_key(shard)).smembers(self.open_key(shard))
         return [(owner.partition("}:")[2], turn) for owner, _, turn in (m.decode().partition(" ") for m in members)]
 
     async def time_left(self, turns: Sequence[tuple[str, str]]) -> list[float]:
-        """Seconds that the lease of each (session, turn) still holds, negative where there is none."""
-        pipe = self.store.redis.pipeline(transaction=False)
+        """Seconds that the lease of each (session, turn) of one shard still holds, negative where there is none."""
         owners = [f"{{{self.shard(session)}}}:{session}" for session, _ in turns]
+        if not owners:
+            return []
+        pipe = self._line(owners[0]).pipeline(transaction=False)
         for owner in owners:
             pipe.hget(owner, "log")
         for owner, (_, turn), name in zip(owners, turns, await pipe.execute(), strict=True):
@@ -200,12 +216,12 @@ class Transcript:
     async def take(self, log: Log, turn: str, by: str) -> bool:
         """Take a free lease of a turn that is listed as open."""
         keys = [log.lease(turn), self.open_key(log.shard)]
-        return bool(await self._take(keys=keys, args=[by, f"{log.owner} {turn}", self._lease]))
+        return bool(await self._ask(self._take, keys, [by, f"{log.owner} {turn}", self._lease]))
 
     async def renew(self, held: Sequence[tuple[Log, str, str]]) -> None:
         """Keep the leases (log, turn, by) of one shard for another `lease` seconds."""
         keys = [key for log, turn, _ in held for key in (log.owner, log.stream, log.refs, log.lease(turn))]
-        await self._renew(keys=keys, args=[self._lease, self._ttl, *(by for _, _, by in held)])
+        await self._ask(self._renew, keys, [self._lease, self._ttl, *(by for _, _, by in held)])
 
     async def release(self, log: Log, turn: str, by: str, *, heard: int | None = None, open: bool = False) -> bool:
         """Give a lease back; the turn is listed as open no more, unless `open`.
@@ -214,7 +230,7 @@ class Transcript:
         """
         member = "" if open else f"{log.owner} {turn}"
         keys = [log.stream, log.lease(turn), self.open_key(log.shard)]
-        done = await self._release(keys=keys, args=[by, member, "" if heard is None else heard])
+        done = await self._ask(self._release, keys, [by, member, "" if heard is None else heard])
         if done < 0:
             raise Gone(log.session)
         return bool(done)
@@ -222,11 +238,11 @@ class Transcript:
     # ---- single-use tickets ----
 
     async def put_ticket(self, ticket: str, value: bytes, ttl: float) -> None:
-        await self.store.redis.set(f"kit:ticket:{ticket}", value, px=int(ttl * 1000))
+        await self._line(f"kit:ticket:{ticket}").set(f"kit:ticket:{ticket}", value, px=int(ttl * 1000))
 
     async def take_ticket(self, ticket: str) -> bytes | None:
         """The value of a ticket, once."""
-        value: bytes | None = await self.store.redis.getdel(f"kit:ticket:{ticket}")
+        value: bytes | None = await self._line(f"kit:ticket:{ticket}").getdel(f"kit:ticket:{ticket}")
         return value
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,8 +35,10 @@ class RealStore:
     Tests of faults restart it (it forgets everything, or comes back with what it had, under a new run id) and freeze it.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **options: object) -> None:
+        directory.mkdir(exist_ok=True)
         self._directory = directory
+        self._options = {name.replace("_", "-"): value for name, value in options.items()}
         self._log = directory / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.port = _free_port()
@@ -52,6 +55,7 @@ class RealStore:
     def start(self) -> None:
         """Start the server and return when it answers; raises RuntimeError with its log when it does not come up."""
         options = {"bind": "127.0.0.1", "port": self.port, "save": "", "appendonly": "no", "dir": self._directory}
+        options |= self._options
         command = [redis_server(), *(str(part) for name, value in options.items() for part in (f"--{name}", value))]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
@@ -102,6 +106,43 @@ class RealStore:
             self._process.send_signal(signal.SIGCONT)
 
 
+class RealCluster:
+    """Three servers of this test run's own as a cluster, each with a third of the slots. One that is down takes only its own with it."""
+
+    def __init__(self, directory: Path) -> None:
+        options: dict[str, object] = {"cluster_enabled": "yes", "cluster_require_full_coverage": "no", "cluster_node_timeout": 2000}
+        buses = [_free_port() for _ in range(3)]
+        self.servers = [RealStore(directory / str(bus), cluster_port=bus, **options) for bus in buses]
+        for server, bus, first, last in zip(self.servers, buses, (0, 5461, 10923), (5460, 10922, 16383), strict=True):
+            with server.client() as client, self.servers[0].client() as meeting:
+                client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
+                if server is not self.servers[0]:
+                    meeting.execute_command("CLUSTER MEET", "127.0.0.1", server.port, bus)
+        self.formed()
+
+    @property
+    def url(self) -> str:
+        """Of one server, which is enough to find the others."""
+        return self.servers[0].url
+
+    def formed(self) -> None:
+        """Return when each server knows all the others, and takes commands: after a start that is two seconds by Valkey's own rule."""
+        wanted = {"cluster_state": "ok", "cluster_known_nodes": "3", "cluster_slots_ok": "16384"}
+        for server in self.servers:
+            with server.client() as client:
+                while not wanted.items() <= client.execute_command("CLUSTER INFO").items():
+                    time.sleep(0.02)
+
+    def empty(self) -> None:
+        for server in self.servers:
+            server.empty()
+        self.formed()
+
+    def kill(self) -> None:
+        for server in self.servers:
+            server.kill()
+
+
 def _free_port() -> int:
     """A port below those that systems hand out by themselves (Linux from 32768 on): nobody gets it by chance while the server is down."""
     for port in SystemRandom().sample(range(15_000, 32_000), 100):
@@ -129,6 +170,20 @@ def real_store(_server: RealStore) -> RealStore:
 def real_store_url(real_store: RealStore) -> str:
     """The URL of the real server, empty: for tests whose instances are processes."""
     return real_store.url
+
+
+@pytest.fixture(scope="session")
+def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealCluster]:
+    cluster = RealCluster(tmp_path_factory.mktemp("cluster"))
+    yield cluster
+    cluster.kill()
+
+
+@pytest.fixture
+def real_cluster(_cluster: RealCluster) -> RealCluster:
+    """Three real servers as one cluster, empty."""
+    _cluster.empty()
+    return _cluster
 
 
 @pytest.fixture(params=["fakeredis", "real"])

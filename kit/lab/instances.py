@@ -100,7 +100,7 @@ def gate(store: Store, *open: asyncio.Event) -> None:
 
         return get_connection
 
-    for line in (store.redis, store.commits, store.ears):
+    for line in [line for server in store.servers for line in (server.redis, server.commits, server.ears)]:
         line.connection_pool.get_connection = gated(line.connection_pool.get_connection)
 
 

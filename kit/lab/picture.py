@@ -26,18 +26,22 @@ class Picture(Struct, frozen=True):
 
 async def look(transcript: Transcript, session: str) -> Picture:
     """A few reads, which change nothing. By the line of the blocking reads: a trace that watches the store does not see who looks on."""
-    shard, ears = transcript.shard(session), transcript.store.ears
-    key = Log(session, "", shard, 0).owner
+    shard, store = transcript.shard(session), transcript.store
+    key = Log(session, "", shard, "").owner
+    ears = store.of(key).ears
     wake, around, listed = transcript.wake_key(shard), transcript.around_key(shard), transcript.open_key(shard)
-    asked = ears.pipeline(transaction=False).hgetall(key).smembers(listed).xlen(wake).xlen(around).get("kit:shards").pttl(key)
-    fields, members, woken, told, shards, ttl = await asked.execute()
+    asked = ears.pipeline(transaction=False).hgetall(key).smembers(listed).xlen(wake).xlen(around).pttl(key)
+    fields, members, woken, told, ttl = await asked.execute()
+    shards = await store.of("kit:shards").ears.get("kit:shards")
+    found = [await server.ears.scan(0, match="kit:ticket:*", count=500) for server in store.servers]
+    more, tickets = any(rest for rest, _ in found), [key for _, keys in found for key in keys]
     open_turns = sorted(m.decode().partition(" ")[2] for m in members if m.startswith(f"{key} ".encode()))
-    log = Log(session, fields.get(b"log", b"").decode(), shard, 0)
+    log = Log(session, fields.get(b"log", b"").decode(), shard, "")
     asked = ears.pipeline(transaction=False).xlen(log.stream).xrevrange(log.stream, count=NEWEST).hlen(log.refs)
-    asked.pttl(log.stream).pttl(log.refs).scan(0, match="kit:ticket:*", count=500)
+    asked.pttl(log.stream).pttl(log.refs)
     for turn in open_turns:
         asked.get(log.lease(turn)).pttl(log.lease(turn))
-    size, newest, refs, kept, refs_kept, (more, tickets), *leases = await asked.execute()
+    size, newest, refs, kept, refs_kept, *leases = await asked.execute()
     turns = [(t, (by or b"").decode(), ms / 1000 if by else -1.0) for t, by, ms in zip(open_turns, leases[::2], leases[1::2], strict=True)]
     entries = [e for id, found in reversed(newest) for e in unpacked(id, found, START)][-NEWEST:]
     last = str(entries[-1].id) if entries else "0-0"

@@ -130,7 +130,8 @@ async def served_store(name: str | None = None) -> AsyncIterator[ServedStore]:
 async def flush(url: str) -> None:
     """The store at any URL loses all that it holds."""
     async with open_store(url) as store:
-        await store.redis.flushall()
+        for server in store.servers:
+            await server.redis.flushall()
 
 
 async def trim(url: str, session: str, keep: int = 0) -> None:

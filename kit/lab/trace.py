@@ -110,7 +110,7 @@ class Trace:
 
     def watch(self, store: Store) -> Store:
         """Record what is asked of a store. Left out are the blocking reads, and the look for open turns that goes on all the time."""
-        for line in (store.redis, store.commits):
+        for line in [line for server in store.servers for line in (server.redis, server.commits)]:
             self._tell_commands(line)
             line.pipeline = self._piped(line.pipeline)
         return store

@@ -200,10 +200,10 @@ def turn_of(receipt: Receipt, agent: str = "agent") -> str:
 # ---- the log, and a second opinion on it ----
 
 
-async def read_log(url: str, session: str) -> list[Entry]:
+async def read_log(url: str, session: str, shards: int = 1) -> list[Entry]:
     """The session's log as it stands in the store."""
     async with open_store(url) as store:
-        transcript = Transcript(store)
+        transcript = Transcript(store, shards=shards)
         opened = await transcript.open(session)
         entries, after = [], START
         while batch := await transcript.read(opened.log, after):
