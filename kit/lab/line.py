@@ -129,10 +129,14 @@ class Line:
         self.tasks[task] = connection
         task.add_done_callback(self.tasks.pop)
 
+    async def dial(self) -> tuple[StreamReader, StreamWriter]:
+        """A connection to what is behind the line; raises OSError where nobody listens."""
+        return await asyncio.open_connection("127.0.0.1", self.to)
+
     async def _connect(self, near: StreamReader, connection: _Connection) -> None:
         """Carry one connection until both of its ends have closed it."""
         try:
-            far, connection.forth = await asyncio.open_connection("127.0.0.1", self.to)
+            far, connection.forth = await self.dial()
             async with asyncio.TaskGroup() as ways:
                 ways.create_task(self._carry(near, connection.forth, connection, up=True))
                 ways.create_task(self._carry(far, connection.back, connection, up=False))
