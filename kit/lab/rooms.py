@@ -34,7 +34,8 @@ class Invitation(NamedTuple):
 
     def _repr_html_(self) -> str:
         code = segno.make(self.link, micro=False).svg_inline(scale=4, light="white", title=f"The link for {self.name}, as a QR code")
-        return f"<p><strong>{escape(self.name)}</strong>: <a href='{self.link}' target='_blank' rel='noopener'>{self.link}</a></p>{code}"
+        link = f"<a href='{self.link}' target='_blank' rel='noopener' style='overflow-wrap: anywhere'>{self.link}</a>"
+        return f"<p><strong>{escape(self.name)}</strong>: {link}</p>{code}"
 
 
 class OpenRoom:
