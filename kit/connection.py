@@ -47,9 +47,17 @@ class Socket(Protocol):
         """Send a text frame; waits while the buffer is full. Raises Closed."""
 
     def send_now(self, frames: Sequence[bytes]) -> int:
-        """Send text frames without waiting; gives the bytes that now wait in the buffer."""
+        """Send text frames without waiting; gives the bytes that are now `waiting`."""
 
-    async def close(self, code: int, reason: str = "") -> None: ...
+    @property
+    def waiting(self) -> int:
+        """Bytes in the buffer, which the client has not taken yet."""
+
+    async def close(self, code: int, reason: str = "") -> None:
+        """Close it; where the client does not answer, be done with it after a moment."""
+
+    def abort(self) -> None:
+        """Drop it without a closing handshake."""
 
 
 class Closed(Exception):

@@ -20,6 +20,9 @@ from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError as StoreConnectionError
 from redis.retry import Retry
 
+from kit.lab.hosted import serve as serve_asgi
+from kit.lab.instances import Serve
+from kit.server import serve as serve_websockets
 from tests.prerequisites import redis_server
 
 # A slow machine is no bug, and a run must fail for what was changed, not for what was drawn: `make soak` draws anew each time.
@@ -193,6 +196,12 @@ def store(request: pytest.FixtureRequest) -> str:
         return f"fake://{uuid4().hex}"
     url: str = request.getfixturevalue("real_store_url")
     return url
+
+
+@pytest.fixture
+def serve(request: pytest.FixtureRequest) -> Serve:
+    """`kit.server.serve`; in a test that is `@both_servers`, it runs once more with `kit.lab.hosted.serve`."""
+    return {"websockets": serve_websockets, "asgi": serve_asgi}[getattr(request, "param", "websockets")]
 
 
 # ---- nothing is skipped ----

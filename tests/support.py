@@ -15,14 +15,20 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
+import pytest
 from websockets import ConnectionClosed
 from websockets.asyncio.client import ClientConnection, connect
 
 from kit.history import History
 from kit.packets import AnyPacket, Content, FromServer, Hello, decode_sent
-from kit.server import Server
+from kit.service import Service
 
 Json = dict[str, Any]
+
+both_servers = pytest.mark.parametrize(
+    ("store", "serve"), [("fakeredis", "websockets"), ("real", "websockets"), ("real", "asgi")], indirect=True
+)
+"""The test runs on both stores, as all do, and once more over ASGI: for what the server that listens might spoil."""
 
 
 def ref() -> str:
@@ -123,7 +129,7 @@ class Visitor:
 
 @asynccontextmanager
 async def visit(
-    server: Server, session: str = "s", *, name: str = "ann", token: str | None = None, query: str = "", **options: Any
+    server: Service, session: str = "s", *, name: str = "ann", token: str | None = None, query: str = "", **options: Any
 ) -> AsyncIterator[Visitor]:
     """A plain client in a session, its `hello` read."""
     headers = {"Authorization": f"Bearer {server.token(name) if token is None else token}"}
@@ -134,7 +140,7 @@ async def visit(
         yield visitor
 
 
-def stop_clock(server: Server) -> float:
+def stop_clock(server: Service) -> float:
     """Let no time pass for the door, until the test sets `server.door.clock = time.time`: all before that is in time, however slow."""
     now = time.time()
     server.door.clock = lambda: now
@@ -163,14 +169,14 @@ UPGRADE = {
 
 
 async def request(
-    server: Server | int,
+    server: Service | int,
     target: str,
     headers: Mapping[str, str] | list[tuple[str, str]] = UPGRADE,
     *,
     method: str = "GET",
     then: bytes = b"",
 ) -> Reply:
-    """One raw request to a server (or port), with the bytes `then` on its heels; gives the response up to its end, or up to the 101."""
+    """One raw request to a server (or port), with the bytes `then` on its heels; gives the response, or its head where that is the 101."""
     lines = list(headers.items()) if isinstance(headers, Mapping) else headers
     head = "".join(f"{name}: {value}\r\n" for name, value in [("Host", "kit"), *lines])
     reader, writer = await asyncio.open_connection("127.0.0.1", server if isinstance(server, int) else server.port)
@@ -179,7 +185,7 @@ async def request(
         raw = (await reader.readuntil(b"\r\n\r\n")).decode()
         first, *rest = raw.strip().split("\r\n")
         found = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest)}
-        body = b"" if first.split()[1] == "101" else await reader.read()
+        body = b"" if first.split()[1] == "101" else await reader.readexactly(int(found["content-length"]))
         return Reply(int(first.split()[1]), found, body.decode())
     finally:
         writer.close()

@@ -12,19 +12,20 @@ from websockets import Subprotocol
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection
 
-import kit.server
 from kit.agents.scripted import scripted
 from kit.connection import Budget, Flooding
 from kit.history import History
+from kit.lab.instances import Serve
 from kit.packets import Ask, Content, Prompt, Typing
-from kit.server import Server, serve
+from kit.server import Server
 from kit.store import open_store
-from tests.support import Counting, prompt, visit
+from tests.support import Counting, both_servers, prompt, visit
 
 # ---- hello and the log ----
 
 
-async def test_hello_says_where_the_connection_starts(store: str) -> None:
+@both_servers
+async def test_hello_says_where_the_connection_starts(store: str, serve: Serve) -> None:
     """Fresh: from the beginning. With a cursor: resumed after it, and nothing before it comes."""
     async with serve(Counting(), store=store) as server:
         async with visit(server) as ann:
@@ -53,7 +54,7 @@ async def test_hello_says_where_the_connection_starts(store: str) -> None:
         ("?after=0-3", "lost"),
     ],
 )
-async def test_a_cursor_that_cannot_be_served_is_a_gap(store: str, query: str, reason: str) -> None:
+async def test_a_cursor_that_cannot_be_served_is_a_gap(store: str, serve: Serve, query: str, reason: str) -> None:
     """`hello` and `gap` say why and where; then all that is kept comes, from the first word on."""
     async with serve(Counting(), store=store) as server:
         async with visit(server) as ann:
@@ -67,7 +68,7 @@ async def test_a_cursor_that_cannot_be_served_is_a_gap(store: str, query: str, r
             assert [(await ann.receive())["id"] for _ in range(3)] == ["1-0", "1-1", "1-2"]
 
 
-async def test_sessions_do_not_hear_each_other(store: str) -> None:
+async def test_sessions_do_not_hear_each_other(store: str, serve: Serve) -> None:
     async with serve(Counting(), store=store) as server, visit(server, "one") as ann, visit(server, "two", name="bob") as bob:
         await ann.answer(prompt("secret"))
         await ann.until("end")
@@ -76,7 +77,8 @@ async def test_sessions_do_not_hear_each_other(store: str) -> None:
         assert [frame.text for frame in bob.seen if isinstance(frame, Prompt)] == ["mine"]
 
 
-async def test_two_instances_serve_one_session(store: str) -> None:
+@both_servers
+async def test_two_instances_serve_one_session(store: str, serve: Serve) -> None:
     """What is said on one is seen on the other, and the other's words reach the agent that runs on the first."""
 
     async def agent(history: History) -> AsyncIterator[Ask | Content]:
@@ -102,7 +104,8 @@ async def test_two_instances_serve_one_session(store: str) -> None:
 # ---- beside the log ----
 
 
-async def test_typing_goes_around_the_log(store: str) -> None:
+@both_servers
+async def test_typing_goes_around_the_log(store: str, serve: Serve) -> None:
     """Everybody in the session sees it, on every instance, from whom the door let in; it is not kept."""
     secret = "s" * 32
     async with serve(Counting(), store=store, secret=secret) as one, serve(Counting(), store=store, secret=secret) as two:
@@ -120,7 +123,8 @@ async def test_typing_goes_around_the_log(store: str) -> None:
             assert {type(frame).__name__ for frame in late.seen} == {"Hello", "Prompt", "Content", "End"}
 
 
-async def test_beats_come_by_themselves(store: str) -> None:
+@both_servers
+async def test_beats_come_by_themselves(store: str, serve: Serve) -> None:
     """At the server's pace, also to who is not spoken to."""
     async with serve(Counting(), store=store, beat=0.01) as server, visit(server) as ann:
         for _ in range(3):
@@ -130,7 +134,8 @@ async def test_beats_come_by_themselves(store: str) -> None:
 # ---- the end of a connection ----
 
 
-async def test_a_connections_time_is_up(store: str) -> None:
+@both_servers
+async def test_a_connections_time_is_up(store: str, serve: Serve) -> None:
     """After `max_duration` it is closed with 1012, come back at once; the turn goes on meanwhile and the next connection has it all."""
     agent = scripted([Content(str(n)) for n in range(40)], pace=100)
     async with serve(agent, store=store, max_duration=0.15, join=False) as server:
@@ -148,7 +153,8 @@ async def test_a_connections_time_is_up(store: str) -> None:
         assert said == [str(n) for n in range(40)]
 
 
-async def test_a_cut_is_no_closing_handshake(store: str) -> None:
+@both_servers
+async def test_a_cut_is_no_closing_handshake(store: str, serve: Serve) -> None:
     async with serve(Counting(), store=store) as server, visit(server) as ann, visit(server, "other") as bob:
         await server.cut("s")
         await ann.socket.wait_closed()
@@ -156,7 +162,7 @@ async def test_a_cut_is_no_closing_handshake(store: str) -> None:
         assert (await bob.answer(prompt()))["status"] == "applied"
 
 
-async def test_who_is_just_being_let_in_while_the_others_are_sent_away_goes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_is_just_being_let_in_while_the_others_are_sent_away_goes_too(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the instance would wait for it, and answer nobody's prompts, as long as it stays."""
     upgraded, sent_away = asyncio.Event(), asyncio.Event()
 
@@ -166,13 +172,13 @@ async def test_who_is_just_being_let_in_while_the_others_are_sent_away_goes_too(
             upgraded.set()
             await sent_away.wait()
 
-    send_away = kit.server._dismiss
+    send_away = Server.drain
 
-    async def dismiss(server: Server) -> None:
+    async def drain(server: Server) -> None:
         await send_away(server)
         sent_away.set()
 
-    monkeypatch.setattr(kit.server, "_dismiss", dismiss)
+    monkeypatch.setattr(Server, "drain", drain)
     async with serve(Counting(), create_connection=Slow) as server:
         headers = {"Authorization": f"Bearer {server.token('ann')}"}
         late = await connect(f"{server.url}/s/s", additional_headers=headers, subprotocols=[Subprotocol("kit.v1")], proxy=None)
@@ -181,7 +187,8 @@ async def test_who_is_just_being_let_in_while_the_others_are_sent_away_goes_too(
     assert (late.close_code, late.close_reason) == (1012, "0")
 
 
-async def test_the_drain_closes_everybody_with_1012(store: str) -> None:
+@both_servers
+async def test_the_drain_closes_everybody_with_1012(store: str, serve: Serve) -> None:
     """And a client that answers nothing does not hold it up."""
     async with serve(Counting(), store=store) as server:
         url, token = server.url, server.token("ann")
@@ -202,13 +209,14 @@ async def test_the_drain_closes_everybody_with_1012(store: str) -> None:
     frozen.transport.abort()
 
 
-async def test_nothing_is_left_when_the_server_ends(store: str) -> None:
+@both_servers
+async def test_nothing_is_left_when_the_server_ends(store: str, serve: Serve) -> None:
     """No task, no socket; and the store that was given stays open, for it is not the server's."""
     async with open_store(store) as shared:
 
         def ours() -> list[str]:
             tasks = [repr(task) for task in asyncio.all_tasks()]  # with the file that each one runs in
-            return [task for task in tasks if "/kit/" in task or "/websockets/" in task]
+            return [task for task in tasks if any(f"/{package}/" in task for package in ("kit", "websockets", "uvicorn", "starlette"))]
 
         async with serve(Counting(), store=shared) as server, visit(server) as ann:
             await ann.answer(prompt())
@@ -217,7 +225,8 @@ async def test_nothing_is_left_when_the_server_ends(store: str) -> None:
         assert await shared.redis.ping()
 
 
-async def test_what_the_block_raises_comes_out_as_it_is(store: str) -> None:
+@both_servers
+async def test_what_the_block_raises_comes_out_as_it_is(store: str, serve: Serve) -> None:
     """Not in an ExceptionGroup: `serve` has tasks of its own, but this is not one of them."""
     with pytest.raises(LookupError, match="mine"):
         async with serve(Counting(), store=store):
@@ -227,7 +236,8 @@ async def test_what_the_block_raises_comes_out_as_it_is(store: str) -> None:
             pass
 
 
-async def test_an_instance_needs_an_agent(store: str) -> None:
+@both_servers
+async def test_an_instance_needs_an_agent(store: str, serve: Serve) -> None:
     with pytest.raises(ValueError, match="at least one agent"):
         async with serve({}, store=store):
             pass
@@ -268,7 +278,7 @@ def test_the_default_budget_is_more_than_a_person_can_say() -> None:
 # ---- receipts after a trim ----
 
 
-async def test_a_repeated_answer_is_a_duplicate_though_its_question_is_trimmed(store: str) -> None:
+async def test_a_repeated_answer_is_a_duplicate_though_its_question_is_trimmed(store: str, serve: Serve) -> None:
     """Not `refused: there is no such call`: it was applied."""
 
     async def agent(history: History) -> AsyncIterator[Ask | Content]:
@@ -290,7 +300,7 @@ async def test_a_repeated_answer_is_a_duplicate_though_its_question_is_trimmed(s
         assert (await ann.answer({**answer, "ref": "q" * 16}))["status"] == "refused"
 
 
-async def test_a_repeated_word_has_its_outcome_though_what_it_was_about_is_trimmed(store: str) -> None:
+async def test_a_repeated_word_has_its_outcome_though_what_it_was_about_is_trimmed(store: str, serve: Serve) -> None:
     """A stop was applied; its prompt is trimmed away; an instance that never saw it says the same as the first."""
 
     async def agent(history: History) -> AsyncIterator[Content]:

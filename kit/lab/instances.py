@@ -9,21 +9,26 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from kit.ending import end
 from kit.history import Agent
-from kit.server import Server, serve
+from kit.server import serve
+from kit.service import Service
 from kit.store import Store, open_store
+
+Serve = Callable[..., AbstractAsyncContextManager[Service]]
+"""`kit.server.serve`, or `kit.lab.hosted.serve`."""
 
 
 class Node:
     """An instance with lines of its own to the store. While it runs it has a `server` and a `store`; `start` keeps its port."""
 
-    def __init__(self, agents: Agent | Mapping[str, Agent], store: str, answers: asyncio.Event, **options: Any) -> None:
+    def __init__(self, agents: Agent | Mapping[str, Agent], store: str, answers: asyncio.Event, serve: Serve, **options: Any) -> None:
         self._agents, self._store_url, self._answers, self._options = agents, store, answers, options
-        self.server: Server
+        self._serve = serve
+        self.server: Service
         self.store: Store
         self.running = False
         self._reaches = asyncio.Event()
@@ -55,7 +60,7 @@ class Node:
     async def _live(self, ready: asyncio.Future[None]) -> None:
         async with open_store(self._store_url) as self.store:
             gate(self.store, self._reaches, self._answers)
-            async with serve(self._agents, store=self.store, **self._options) as self.server:
+            async with self._serve(self._agents, store=self.store, **self._options) as self.server:
                 self._options["port"] = self.server.port
                 self.running = True
                 ready.set_result(None)
@@ -111,9 +116,10 @@ async def instances(
     *,
     store: str | None = None,
     answers: asyncio.Event | None = None,
+    serve: Serve = serve,
     **options: Any,
 ) -> AsyncIterator[list[Node]]:
-    """So many instances over one store (a URL; None: this process's memory) while the block runs; `options` go to `kit.server.serve`.
+    """So many instances over one store (a URL; None: this process's memory) while the block runs; `options` go to `serve`.
 
     While `answers` is not set, the store is as good as paused, for all of them.
 
@@ -126,7 +132,7 @@ async def instances(
     if answers is None:
         answers = asyncio.Event()
         answers.set()
-    nodes = [Node(agents, store, answers, **options) for _ in range(count)]
+    nodes = [Node(agents, store, answers, serve, **options) for _ in range(count)]
     try:
         for node in nodes:
             await node.start()

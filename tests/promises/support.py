@@ -10,7 +10,7 @@ import asyncio
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Literal, TypeVar
 
 from redis.exceptions import ConnectionError as StoreConnectionError
@@ -43,7 +43,7 @@ from kit.packets import (
     Word,
     decode_entry,
 )
-from kit.server import Server
+from kit.service import Service
 from kit.store import Store, open_store
 from kit.transcript import Transcript
 
@@ -122,7 +122,8 @@ class Losses:
 
     async def _send_late(self, execute: Callable[..., Any], options: Any) -> None:
         await asyncio.sleep(self.rng.uniform(0, 0.01))
-        await execute(**options)
+        with suppress(StoreConnectionError):  # the instance has gone meanwhile, and its line with it
+            await execute(**options)
 
     async def settled(self) -> None:
         """All that was to come late has come."""
@@ -165,11 +166,11 @@ class Watcher(Witness):
 
 @asynccontextmanager
 async def watch(
-    server: Server | str, session: str, name: str = "ann", *, token: str | None = None, **options: Any
+    server: Service | str, session: str, name: str = "ann", *, token: str | None = None, **options: Any
 ) -> AsyncIterator[Watcher]:
     """A client that reads all the time; it comes back at once, as the tests are in a hurry."""
     url = server if isinstance(server, str) else server.url
-    token = token or (server.token(name) if isinstance(server, Server) else "")
+    token = token or (server.token(name) if isinstance(server, Service) else "")
     backoff = Backoff(base=0.01, limit=0.1, rng=random.Random(7))
     async with connect(url, session=session, token=token, backoff=backoff, proxy=None, **options) as one:
         watcher = Watcher(one)
@@ -182,7 +183,7 @@ async def watch(
 
 
 @asynccontextmanager
-async def watchers(servers: list[Server], session: str) -> AsyncIterator[list[Watcher]]:
+async def watchers(servers: list[Service], session: str) -> AsyncIterator[list[Watcher]]:
     """A client on each of the instances."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(watch(server, session, f"user{i}")) for i, server in enumerate(servers)]

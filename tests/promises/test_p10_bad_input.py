@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from kit.agents.scripted import scripted
 from kit.connection import Budget
 from kit.history import Agent, History
+from kit.lab.instances import Serve
 from kit.packets import MAX_BODY, MAX_FRAME, START, Action, AnyPacket, Ask, Content, Prompt, decode_entry
 from kit.said import MAX_WORD
-from kit.server import Server, serve
-from tests.support import Counting, Visitor, prompt, ref, visit
+from kit.service import Service
+from tests.support import Counting, Visitor, both_servers, prompt, ref, visit
 
 REF = "r" * 16
 MALFORMED: list[tuple[str, str, str, str | None]] = [
@@ -95,7 +96,7 @@ MALFORMED: list[tuple[str, str, str, str | None]] = [
 
 
 @pytest.fixture
-async def server(store: str) -> AsyncIterator[Server]:
+async def server(store: str, serve: Serve) -> AsyncIterator[Service]:
     async with serve(Counting(), store=store) as server:
         yield server
 
@@ -105,7 +106,7 @@ async def server(store: str) -> AsyncIterator[Server]:
 
 @pytest.mark.parametrize(("frame", "code", "at"), [row[1:] for row in MALFORMED], ids=[row[0] for row in MALFORMED])
 async def test_a_malformed_frame_is_answered_by_one_error_that_names_the_field(
-    server: Server, frame: str, code: str, at: str | None
+    server: Service, frame: str, code: str, at: str | None
 ) -> None:
     """Exactly one error, with its code, the path of the field and a sentence; then a prompt is served as if nothing had been."""
     async with visit(server) as ann:
@@ -116,7 +117,8 @@ async def test_a_malformed_frame_is_answered_by_one_error_that_names_the_field(
         assert (await ann.until("end"))["id"].startswith("1-"), "what was malformed has opened no epoch"
 
 
-async def test_a_binary_frame_is_answered_by_an_error(server: Server) -> None:
+@both_servers
+async def test_a_binary_frame_is_answered_by_an_error(server: Service) -> None:
     """A complete word in a binary frame is no word."""
     async with visit(server) as ann:
         assert (await ann.answer(json.dumps(prompt()).encode()))["code"] == "binary"
@@ -124,21 +126,24 @@ async def test_a_binary_frame_is_answered_by_an_error(server: Server) -> None:
         assert (await ann.answer(b"\xff\xfe"))["code"] == "binary"
 
 
+@both_servers
 @pytest.mark.parametrize("size", [MAX_FRAME - 1, MAX_FRAME])
-async def test_64_kib_is_a_frame(server: Server, size: int) -> None:
+async def test_64_kib_is_a_frame(server: Service, size: int) -> None:
     async with visit(server) as ann:
         assert (await ann.answer("x" * size))["code"] == "not_json"
 
 
-async def test_64_kib_and_one_byte_closes_1009_and_nobody_else(server: Server) -> None:
+@both_servers
+async def test_64_kib_and_one_byte_closes_1009_and_nobody_else(server: Service) -> None:
     async with visit(server) as ann, visit(server, name="bob") as bob:
         await ann.send("x" * (MAX_FRAME + 1))
         assert (await ann.closed())[0] == 1009
         assert (await bob.answer(prompt()))["status"] == "applied"
 
 
+@both_servers
 @pytest.mark.parametrize("text", [b"\xff", b'{"type":"typing","on":true}\xc3', b"\xed\xa0\x80", b"\xc0\x80", b"\xf5\x80\x80\x80"])
-async def test_text_that_is_not_utf_8_closes_1007_and_nobody_else(server: Server, text: bytes) -> None:
+async def test_text_that_is_not_utf_8_closes_1007_and_nobody_else(server: Service, text: bytes) -> None:
     """Also a surrogate in three bytes, an overlong zero, and a code point past the last one."""
     async with visit(server) as ann, visit(server, name="bob") as bob:
         await ann.send(text, text=True)
@@ -146,7 +151,7 @@ async def test_text_that_is_not_utf_8_closes_1007_and_nobody_else(server: Server
         assert (await bob.answer(prompt()))["status"] == "applied"
 
 
-async def test_an_error_about_an_endless_field_fits_into_a_frame(server: Server) -> None:
+async def test_an_error_about_an_endless_field_fits_into_a_frame(server: Service) -> None:
     """A name as long as the frame, and one that JSON writes with six bytes a character, are told in short."""
     async with visit(server) as ann:
         for name in ("n" * 58_000, "\x01" * 9_000, "é" * 29_000):
@@ -160,7 +165,8 @@ async def test_an_error_about_an_endless_field_fits_into_a_frame(server: Server)
 # ---- many ----
 
 
-async def test_ten_thousand_malformed_frames_in_a_row(server: Server) -> None:
+@both_servers
+async def test_ten_thousand_malformed_frames_in_a_row(server: Service) -> None:
     """Each is answered, the connection goes on, and somebody else's prompts are answered all the same."""
 
     async def prompts_meanwhile(bob: Visitor) -> list[str]:
@@ -181,7 +187,8 @@ async def test_ten_thousand_malformed_frames_in_a_row(server: Server) -> None:
         assert (await ann.answer(prompt()))["status"] == "applied"
 
 
-async def test_a_flood_closes_4408_and_the_others_do_not_notice(store: str) -> None:
+@both_servers
+async def test_a_flood_closes_4408_and_the_others_do_not_notice(store: str, serve: Serve) -> None:
     """With room for 1,000 small frames: the 1,001st closes; a large frame counts for hundreds; the other client talks on."""
     clock = [0.0]
     async with serve(Counting(), store=store, budget=lambda: Budget(1_000, 10, clock=lambda: clock[0])) as server, visit(server) as bob:
@@ -217,7 +224,7 @@ async def test_a_flood_closes_4408_and_the_others_do_not_notice(store: str) -> N
         pytest.param('{"a":' + "9" * 65_000 + "}", id="65,000 digits"),
     ],
 )
-async def test_no_frame_takes_long_to_read(server: Server, frame: str) -> None:
+async def test_no_frame_takes_long_to_read(server: Service, frame: str) -> None:
     """The worst that fits into a frame holds up the loop, and so everybody, for less than a tenth of a second (typically 1-20 ms)."""
     async with visit(server) as ann:
         loop = asyncio.get_running_loop()
@@ -232,7 +239,8 @@ async def test_no_frame_takes_long_to_read(server: Server, frame: str) -> None:
 # ---- words that are well formed, and wrong ----
 
 
-async def test_a_word_of_60_kib_comes_back_down(server: Server) -> None:
+@both_servers
+async def test_a_word_of_60_kib_comes_back_down(server: Service) -> None:
     """The largest word that is taken, in characters of one and of four bytes, goes down whole; a byte more is refused."""
     async with visit(server) as ann:
         for letter in ("x", "\U0001f600"):
@@ -247,14 +255,16 @@ async def test_a_word_of_60_kib_comes_back_down(server: Server) -> None:
             assert (more["code"], more["at"]) == ("too_large", "text")
 
 
-async def test_no_frame_of_a_server_is_over_the_limit(server: Server) -> None:
+@both_servers
+async def test_no_frame_of_a_server_is_over_the_limit(server: Service) -> None:
     """The client's own limit at 64 KiB: the largest word reaches it."""
     async with visit(server, max_size=MAX_FRAME) as ann:
         await ann.send(json.dumps(prompt("x" * (MAX_WORD - 200))))
         assert (await ann.until("prompt"))["id"] == "1-0"
 
 
-async def test_the_sender_is_who_came_in(server: Server) -> None:
+@both_servers
+async def test_the_sender_is_who_came_in(server: Service) -> None:
     """Whatever a client calls itself, its words carry the name in its token."""
     async with visit(server, name="ann") as ann, visit(server, name="bob") as bob:
         assert (await ann.answer({**prompt(), "from": "bob"}))["at"] == "from"
@@ -281,7 +291,7 @@ async def test_the_sender_is_who_came_in(server: Server) -> None:
         ({"type": "prompt", "text": "x", "to": "nobody"}, "no agent"),
     ],
 )
-async def test_a_word_about_what_never_was_is_refused_and_not_logged(server: Server, word: dict[str, Any], hint: str) -> None:
+async def test_a_word_about_what_never_was_is_refused_and_not_logged(server: Service, word: dict[str, Any], hint: str) -> None:
     """The receipt says `refused` with a reason that says what to do; the next word has the next id."""
     async with visit(server) as ann:
         await ann.answer(prompt())
@@ -293,7 +303,7 @@ async def test_a_word_about_what_never_was_is_refused_and_not_logged(server: Ser
         assert (await ann.answer(prompt()))["id"] == "2-0"
 
 
-async def test_words_after_the_end_of_a_turn_are_too_late(server: Server) -> None:
+async def test_words_after_the_end_of_a_turn_are_too_late(server: Service) -> None:
     """They stand in the log all the same, and start nothing."""
     async with visit(server) as ann:
         await ann.answer(prompt())
@@ -307,7 +317,7 @@ async def test_words_after_the_end_of_a_turn_are_too_late(server: Server) -> Non
         assert (await ann.until("content"))["text"] == "you said: next"
 
 
-async def test_the_second_answer_to_an_ask_is_too_late(store: str) -> None:
+async def test_the_second_answer_to_an_ask_is_too_late(store: str, serve: Serve) -> None:
     async with serve(asking(), store=store) as server, visit(server) as ann, visit(server, name="bob") as bob:
         await ann.answer(prompt())
         await bob.until("ask")
@@ -330,7 +340,7 @@ async def test_the_second_answer_to_an_ask_is_too_late(store: str) -> None:
         ("on-approval", {"type": "claim"}, "yes or no"),
     ],
 )
-async def test_the_wrong_word_for_a_call_is_refused(store: str, call: str, word: dict[str, Any], hint: str) -> None:
+async def test_the_wrong_word_for_a_call_is_refused(store: str, serve: Serve, call: str, word: dict[str, Any], hint: str) -> None:
     """An ask is answered, an action on the client claimed and given its result; what runs on the server is not the client's."""
     calls: list[AnyPacket] = [
         Action(call="on-server", name="f", arguments={}, on="server"),
@@ -351,7 +361,7 @@ async def test_the_wrong_word_for_a_call_is_refused(store: str, call: str, word:
         assert hint in receipt["reason"]
 
 
-async def test_the_result_is_the_claimers_to_give(store: str) -> None:
+async def test_the_result_is_the_claimers_to_give(store: str, serve: Serve) -> None:
     """Of two claims one is applied; a result by the other is refused."""
     agent = scripted([Action(call="c", name="f", arguments={}, on="client"), Content("done")])
     async with serve(agent, store=store) as server, visit(server) as ann, visit(server, name="bob") as bob:
@@ -365,7 +375,7 @@ async def test_the_result_is_the_claimers_to_give(store: str) -> None:
         assert (await ann.until("end"))["reason"] == "done"
 
 
-async def test_a_ref_is_used_once(server: Server) -> None:
+async def test_a_ref_is_used_once(server: Service) -> None:
     """The same word again is a duplicate, another word under its ref is refused, and another person's ref is another ref."""
     async with visit(server) as ann, visit(server, name="bob") as bob:
         word = prompt()
@@ -394,7 +404,7 @@ async def test_a_ref_is_used_once(server: Server) -> None:
     ],
     ids=str,
 )
-async def test_an_agents_bad_packet_ends_its_turn_and_nothing_else(store: str, said: Any, sentence: str) -> None:
+async def test_an_agents_bad_packet_ends_its_turn_and_nothing_else(store: str, serve: Serve, said: Any, sentence: str) -> None:
     """The person gets a sentence, every client can read the log, and the next prompt is served."""
 
     async def agent(history: History) -> AsyncIterator[AnyPacket]:
@@ -412,7 +422,8 @@ async def test_an_agents_bad_packet_ends_its_turn_and_nothing_else(store: str, s
         assert (await ann.until("end", turn="2-0/agent"))["reason"] == "done"
 
 
-async def test_an_agents_text_over_64_kib_is_split(store: str) -> None:
+@both_servers
+async def test_an_agents_text_over_64_kib_is_split(store: str, serve: Serve) -> None:
     """200,000 characters of six bytes each in JSON arrive whole, in frames under the limit."""
     text = "\x01é\U0001f600z" * 50_000
     async with serve(scripted([Content(text)]), store=store) as server, visit(server, max_size=MAX_FRAME) as ann:
@@ -455,7 +466,7 @@ FRAMES = SHAPED.map(json.dumps) | JSON.map(json.dumps) | st.text(max_size=60) | 
 
 
 @pytest.fixture
-async def ann(store: str) -> AsyncIterator[Visitor]:
+async def ann(store: str, serve: Serve) -> AsyncIterator[Visitor]:
     async with serve(asking(), store=store) as server, visit(server) as ann:
         await ann.answer(prompt())
         await ann.until("ask")
@@ -478,7 +489,7 @@ async def test_any_frame_gets_one_error_or_receipt_and_harms_nothing(ann: Visito
         assert len(json.dumps(answers)) < MAX_BODY
 
 
-async def log_of(server: Server) -> AsyncIterator[Any]:
+async def log_of(server: Service) -> AsyncIterator[Any]:
     """The session's log, each entry decoded as a client would."""
     transcript = server.instance.transcript
     opened = await transcript.open("s")

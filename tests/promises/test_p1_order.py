@@ -8,13 +8,16 @@ import random
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kit.lab.instances import Serve
 from kit.packets import Prompt
 from tests.promises.support import Judge, counting, ids, nodes, read_log, turn_of, watch, watchers
+from tests.support import both_servers
 
 
-async def test_p1_clients_on_three_instances_see_the_same_log(store: str) -> None:
+@both_servers
+async def test_p1_clients_on_three_instances_see_the_same_log(store: str, serve: Serve) -> None:
     """Three people on three instances talk at once: each sees exactly what the store holds, in its order."""
-    async with nodes(store, counting(40, pace=2000), 3) as three, watchers([n.server for n in three], "order") as people:
+    async with nodes(store, counting(40, pace=2000), 3, serve=serve) as three, watchers([n.server for n in three], "order") as people:
         rounds = [[await asyncio.gather(*(person.session.prompt("go") for person in people))] for _ in range(5)]
         receipts = [receipt for talk in rounds for gathered in talk for receipt in gathered]
         for person in people:

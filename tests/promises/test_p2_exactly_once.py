@@ -8,15 +8,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kit.lab.instances import Serve
 from kit.packets import EntryId, Hello, Prompt
 from tests.promises.support import Judge, Losses, count, counting, ids, nodes, read_log, ref, said, turn_of, watch
-from tests.support import visit
+from tests.support import both_servers, visit
 
 
-async def test_p2_a_program_that_was_restarted_gets_only_the_rest(store: str) -> None:
+@both_servers
+async def test_p2_a_program_that_was_restarted_gets_only_the_rest(store: str, serve: Serve) -> None:
     """`after` and `log` are all that it kept; it comes back to another instance, while the agent is speaking."""
     async with (
-        nodes(store, counting(200, pace=1000), 2) as (one, other),
+        nodes(store, counting(200, pace=1000), 2, serve=serve) as (one, other),
         watch(one.server, "rest") as before,
     ):
         turn = turn_of(await before.session.prompt("go"))
@@ -46,14 +48,15 @@ async def test_p2_every_entry_is_a_place_to_come_back_to(store: str, at: int) ->
             assert EntryId.parse(came[-1]).is_word
 
 
+@both_servers
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
-async def test_p2_cuts_while_people_talk(store: str, seed: int) -> None:
+async def test_p2_cuts_while_people_talk(store: str, serve: Serve, seed: int) -> None:
     """Sockets are cut while words are under way and packets stream: each word stands once, each client saw the log once."""
     rng = random.Random(seed)
     session = f"talk-{seed}"
     async with (
-        nodes(store, counting(30, pace=3000), 2) as both,
+        nodes(store, counting(30, pace=3000), 2, serve=serve) as both,
         watch(both[0].server, session, "ann") as ann,
         watch(both[1].server, session, "bob") as bob,
     ):

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from kit.feed import Feed
-from kit.lab.instances import Node
+from kit.lab.instances import Node, Serve
 from kit.log import Log, Stored, Unheard
 from kit.packets import Content, EntryId, Prompt, Receipt
 from kit.transcript import Transcript
 from tests.promises.support import Judge, Watcher, counting, endless, nodes, read_log, watch
+from tests.support import both_servers
 
 WORDS = 150
 """Of each of the two users."""
@@ -74,12 +75,13 @@ async def shout(person: Watcher, rng: random.Random, name: str) -> list[Receipt]
     return receipts
 
 
-async def test_p3_three_agents_never_speak_past_two_shouting_users(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@both_servers
+async def test_p3_three_agents_never_speak_past_two_shouting_users(store: str, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three agents on two instances against 300 words: whatever stands in the log was said by somebody who had heard."""
     hearing = Hearing(monkeypatch)
     agents = {"one": endless, "two": endless, "three": counting(50, pace=3000)}
     async with (
-        nodes(store, agents, 2) as (left, right),
+        nodes(store, agents, 2, serve=serve) as (left, right),
         watch(left.server, "loud", "ann") as ann,
         watch(right.server, "loud", "bob") as bob,
     ):

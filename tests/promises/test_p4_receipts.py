@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from kit.agents.scripted import scripted
 from kit.client import Session
 from kit.history import History
+from kit.lab.instances import Serve
 from kit.packets import (
     Action,
     Answer,
@@ -33,6 +34,7 @@ from kit.packets import (
     ToolResult,
 )
 from tests.promises.support import Judge, Watcher, counting, nodes, read_log, ref, said, turn_of, watch
+from tests.support import both_servers
 
 QUESTIONS = scripted(
     [
@@ -66,9 +68,10 @@ async def opened(person: Watcher) -> str:
     return turn
 
 
-async def test_p4_a_repeated_word_is_a_duplicate_and_applied_once(store: str) -> None:
+@both_servers
+async def test_p4_a_repeated_word_is_a_duplicate_and_applied_once(store: str, serve: Serve) -> None:
     """The same ref with the same body, to another instance, while it runs and when it is over: `duplicate` of its id, and what it was."""
-    async with nodes(store, counting(30), 2) as (one, other), watch(one.server, "s") as ann, watch(other.server, "s") as again:
+    async with nodes(store, counting(30), 2, serve=serve) as (one, other), watch(one.server, "s") as ann, watch(other.server, "s") as again:
         word = Prompt(text="go", ref=ref())
         first = await ann.session.say(word)
         assert first.status == "applied"

@@ -12,8 +12,10 @@ import pytest
 from kit.agents import model
 from kit.agents.openai import openai_agent
 from kit.history import History
+from kit.lab.instances import Serve
 from kit.packets import AnyPacket, Ask, Content, Edit, End, EntryId, Packet, Prompt
 from tests.promises.support import Judge, Watcher, counting, nodes, read_log, said, turn_of, watch
+from tests.support import both_servers
 
 TRIES = 150
 
@@ -41,10 +43,15 @@ def after(log: list[Any], turn: str, id: str | None) -> list[Packet]:
     return [e for e in log if isinstance(e, Packet) and e.turn == turn and EntryId.parse(e.id) > EntryId.parse(str(id))]
 
 
-async def test_p5_nothing_but_the_end_follows_a_stop(store: str) -> None:
+@both_servers
+async def test_p5_nothing_but_the_end_follows_a_stop(store: str, serve: Serve) -> None:
     """150 stops at random moments, said to the instance that runs the turn and to the other one."""
     rng, agent = random.Random(5), Watched()
-    async with nodes(store, agent, 2) as (one, other), watch(one.server, "s", "ann") as ann, watch(other.server, "s", "bob") as bob:
+    async with (
+        nodes(store, agent, 2, serve=serve) as (one, other),
+        watch(one.server, "s", "ann") as ann,
+        watch(other.server, "s", "bob") as bob,
+    ):
         for i in range(TRIES):
             turn = turn_of(await ann.session.prompt("go"))
             if rng.random() < 0.7:

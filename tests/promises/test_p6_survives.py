@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from websockets import ConnectionClosed, Subprotocol
 from websockets.asyncio.client import connect as connect_websocket
 
-from kit.lab.instances import Node
+from kit.lab.instances import Node, Serve
 from kit.lab.processes import Process, processes
 from kit.packets import Content, Entry, EntryId, Packet, Prompt, Takeover
 from tests.conftest import RealStore
 from tests.promises.support import Judge, Losses, Watcher, count, counting, nodes, read_log, said, turn_of, watch
+from tests.support import both_servers
 
 KIT = [Subprotocol("kit.v1")]
 COUNTER = "tests.promises.support:counter"
@@ -156,13 +157,14 @@ class Story:
 FAULTS = st.lists(st.sampled_from(["stop", "leave", "freeze", "cut", "prompt"]), min_size=3, max_size=5)
 
 
+@both_servers
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(faults=FAULTS, seed=st.integers(0, 2**32))
-async def test_p6_no_story_loses_or_doubles_a_piece(store: str, faults: list[str], seed: int) -> None:
+async def test_p6_no_story_loses_or_doubles_a_piece(store: str, serve: Serve, faults: list[str], seed: int) -> None:
     """A witness without faults talks; whatever happens to the others, all turns end, exact, and all that is seen is the log."""
     session, rng = f"story-{seed}", random.Random(seed)
     agents = counting(80, pace=800)
-    async with nodes(store, agents, 1, lease=0.15) as (safe,), nodes(store, agents, 2, lease=0.15) as running:
+    async with nodes(store, agents, 1, lease=0.15, serve=serve) as (safe,), nodes(store, agents, 2, lease=0.15, serve=serve) as running:
         Losses(running[0].store, rng, 0.1)
         story = Story(running, session, rng)
         async with watch(safe.server, session) as teller:

@@ -10,13 +10,13 @@ import pytest
 from redis.asyncio import Redis
 
 from kit.history import History
-from kit.lab.instances import Node
+from kit.lab.instances import Node, Serve
 from kit.packets import AnyPacket, Content, EntryId, Hello, Prompt
 from kit.store import open_store
 from kit.transcript import Transcript
 from tests.conftest import RealStore
 from tests.promises.support import Judge, Watcher, count, counting, endless, nodes, read_log, said, turn_of, watch
-from tests.support import visit
+from tests.support import both_servers, visit
 
 
 async def talked(person: Watcher, turns: int = 1) -> None:
@@ -62,9 +62,10 @@ async def told_all(late: Any, reason: str, ann: Watcher) -> None:
     assert [(await late.receive())["id"] for _ in ann.log] == [entry.id for entry in ann.log]
 
 
-async def test_p7_a_trimmed_beginning_is_told(store: str) -> None:
+@both_servers
+async def test_p7_a_trimmed_beginning_is_told(store: str, serve: Serve) -> None:
     """`keep` trims whole epochs from the front: who stands before it gets `trimmed`, who asks for all, too; who stands behind, none."""
-    async with nodes(store, counting(10), 1, keep=30, join=False) as (one,), watch(one.server, "s") as ann:
+    async with nodes(store, counting(10), 1, keep=30, join=False, serve=serve) as (one,), watch(one.server, "s") as ann:
         await talked(ann, 6)
         kept = await read_log(store, "s")
         assert 20 <= len(kept) <= 40
@@ -109,10 +110,11 @@ async def deleted(redis: Redis, stream: str) -> None:
     await redis.delete(stream)
 
 
+@both_servers
 @pytest.mark.parametrize("lose", [emptied, deleted])
-async def test_p7_a_log_that_vanishes_is_told_to_everybody(store: str, lose: Callable[[Redis, str], Awaitable[None]]) -> None:
+async def test_p7_a_log_that_vanishes_is_told_to_everybody(store: str, serve: Serve, lose: Callable[[Redis, str], Awaitable[None]]) -> None:
     """DEL and FLUSHALL under a speaking agent: clients on both instances are told `lost`, and what is said next reaches both."""
-    async with nodes(store, endless, 2) as (one, other), watch(one.server, "s") as ann, watch(other.server, "s", "bob") as bob:
+    async with nodes(store, endless, 2, serve=serve) as (one, other), watch(one.server, "s") as ann, watch(other.server, "s", "bob") as bob:
         turn = turn_of(await ann.session.prompt("go"))
         await bob.pieces(turn, 20)
         async with open_store(store) as own:

@@ -10,13 +10,15 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]  # it ships no types
 import pytest
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from kit.connection import BEHIND, Connection
 from kit.history import History
+from kit.lab.instances import Serve
 from kit.packets import MAX_FRAME, AnyPacket, Content, EntryId, Typing, encode
-from kit.server import Server
+from kit.service import Service
 from tests.promises.support import LEASE, Judge, Watcher, nodes, read_log, turn_of, watch
-from tests.support import visit
+from tests.support import both_servers, visit
 
 PIECE = 9_000
 """Characters in a piece: near what is joined at most, so that each is a packet."""
@@ -37,11 +39,11 @@ def pouring(pieces: int, *, yielding: bool = False) -> Any:
 
 
 class Buffers:
-    """The largest that each socket's write buffer ever was."""
+    """The largest that each socket's write buffer ever was; over ASGI that is two of them, the kit's queue and uvicorn's buffer."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.largest = 0
-        push, read_on = Connection.push, Connection._read_on
+        push, read_on, send = Connection.push, Connection._read_on, WebSocketsSansIOProtocol.send
 
         def pushing(connection: Connection, frames: Sequence[bytes], id: EntryId) -> bool:
             fast = push(connection, frames, id)
@@ -52,11 +54,16 @@ class Buffers:
             await read_on(connection)
             self._look(connection)
 
+        async def sending(protocol: WebSocketsSansIOProtocol, message: Any) -> None:
+            await send(protocol, message)
+            self.largest = max(self.largest, protocol.transport.get_write_buffer_size())
+
+        monkeypatch.setattr(WebSocketsSansIOProtocol, "send", sending)
         monkeypatch.setattr(Connection, "push", pushing)
         monkeypatch.setattr(Connection, "_read_on", reading)
 
     def _look(self, connection: Any) -> None:
-        self.largest = max(self.largest, connection.socket.websocket.transport.get_write_buffer_size())
+        self.largest = max(self.largest, connection.socket.waiting)
 
 
 async def exactly_once(late: Any, log: list[Any]) -> None:
@@ -66,11 +73,14 @@ async def exactly_once(late: Any, log: list[Any]) -> None:
         assert frame["id"] == entry.id
 
 
+@both_servers
 @pytest.mark.parametrize("yielding", [False, True], ids=["in bursts", "one by one"])
-async def test_p8_a_reader_that_stops_reading_costs_one_buffer(store: str, yielding: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_p8_a_reader_that_stops_reading_costs_one_buffer(
+    store: str, serve: Serve, yielding: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """18 MB pass it by, in bursts or one by one; its buffer stays bounded, the others get all, and it gets all when it reads again."""
     buffers = Buffers(monkeypatch)
-    async with nodes(store, pouring(2000, yielding=yielding), 1) as (one,), visit(one.server, "s", name="slow") as slow:
+    async with nodes(store, pouring(2000, yielding=yielding), 1, serve=serve) as (one,), visit(one.server, "s", name="slow") as slow:
         slow.socket.transport.pause_reading()
         async with watch(one.server, "s") as ann:
             turn = turn_of(await ann.session.prompt("pour"))
@@ -83,12 +93,13 @@ async def test_p8_a_reader_that_stops_reading_costs_one_buffer(store: str, yield
             Judge(ann.log)
 
 
-async def test_p8_a_hundred_megabytes_pass_a_reader_that_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("serve", ["websockets", "asgi"], indirect=True)
+async def test_p8_a_hundred_megabytes_pass_a_reader_that_stopped(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """The log is trimmed under it meanwhile, so memory stays flat; it is told of the gap, and gets what is kept."""
     buffers = Buffers(monkeypatch)
     turns, pieces = 40, 280
     async with (
-        nodes(f"fake://{id(buffers)}", pouring(pieces), 1, keep=2 * pieces, lease=10 * LEASE) as (one,),
+        nodes(f"fake://{id(buffers)}", pouring(pieces), 1, keep=2 * pieces, lease=10 * LEASE, serve=serve) as (one,),
         visit(one.server, "s", name="slow") as slow,
         watch(one.server, "s") as ann,
     ):
@@ -113,9 +124,10 @@ async def poured(person: Watcher, turns: int) -> None:
         await person.ended(turn_of(await person.session.prompt("pour")))
 
 
-async def test_p8_the_others_do_not_wait(store: str) -> None:
+@both_servers
+async def test_p8_the_others_do_not_wait(store: str, serve: Serve) -> None:
     """With ten readers that stopped, a turn takes hardly longer for the one who reads than with none."""
-    async with nodes(store, pouring(300, yielding=True), 1) as (one,), watch(one.server, "s") as ann:
+    async with nodes(store, pouring(300, yielding=True), 1, serve=serve) as (one,), watch(one.server, "s") as ann:
         alone = await timed(ann)
         async with asyncio.TaskGroup() as group:
             done = asyncio.Event()
@@ -128,7 +140,7 @@ async def test_p8_the_others_do_not_wait(store: str) -> None:
         assert crowded < 3 * alone + 0.2
 
 
-async def stop_reading(server: Server, done: asyncio.Event) -> None:
+async def stop_reading(server: Service, done: asyncio.Event) -> None:
     async with visit(server, "s", name="slow") as slow:
         slow.socket.transport.pause_reading()
         await done.wait()
@@ -143,7 +155,7 @@ async def timed(person: Watcher) -> float:
 
 
 @asynccontextmanager
-async def stopped(server: Server) -> AsyncIterator[Any]:
+async def stopped(server: Service) -> AsyncIterator[Any]:
     """Somebody who has stopped reading; gives the server's end of the line."""
     async with visit(server, "s", name="slow") as slow:
         slow.socket.transport.pause_reading()

@@ -18,9 +18,10 @@ from websockets import InvalidStatus
 from websockets.asyncio.client import connect
 
 from kit.client import connect as connect_kit
-from kit.server import Server, serve
+from kit.lab.instances import Serve
+from kit.service import Service
 from tests.conftest import RealStore
-from tests.support import UPGRADE, Counting, Json, bearer, masked, prompt, request, stop_clock, visit
+from tests.support import UPGRADE, Counting, Json, bearer, both_servers, masked, prompt, request, stop_clock, visit
 
 SECRET = "a secret of the tests, of 64 bytes, so that HS512 would take it too"
 PAGE = "http://127.0.0.1:8888"
@@ -33,7 +34,7 @@ def agent() -> Counting:
 
 
 @pytest.fixture
-async def server(store: str, agent: Counting) -> AsyncIterator[Server]:
+async def server(store: str, agent: Counting, serve: Serve) -> AsyncIterator[Service]:
     async with serve(agent, store=store, secret=SECRET, origins=[PAGE]) as server:
         yield server
 
@@ -49,7 +50,7 @@ def forged(secret: str = SECRET, algorithm: str | None = "HS256", headers: Json 
     return jwt.encode(claims(**changed), secret, algorithm=algorithm, headers=headers)
 
 
-async def ticket_for(server: Server, session: str = "s", origin: str | None = PAGE, name: str = "ann") -> str:
+async def ticket_for(server: Service, session: str = "s", origin: str | None = PAGE, name: str = "ann") -> str:
     target = f"/ticket?session={session}" + (f"&origin={origin}" if origin else "")
     reply = await request(server, target, {"Authorization": f"Bearer {server.token(name)}"}, method="POST")
     assert reply.status == 200
@@ -68,8 +69,9 @@ WRONG = {
 }
 
 
+@both_servers
 @pytest.mark.parametrize("status", list(WRONG))
-async def test_the_first_reason_counts(server: Server, agent: Counting, status: int) -> None:
+async def test_the_first_reason_counts(server: Service, agent: Counting, status: int) -> None:
     """404, 426, 403, 401, 400: with this and all later things wrong, this one is told."""
     headers, path = {**bearer(server.token("ann")), "Origin": PAGE}, "/s/demo"
     for later, (what, value) in WRONG.items():
@@ -87,32 +89,36 @@ async def test_the_first_reason_counts(server: Server, agent: Counting, status: 
     assert agent.prompts == []
 
 
-async def test_with_nothing_wrong_the_door_opens(server: Server) -> None:
+@both_servers
+async def test_with_nothing_wrong_the_door_opens(server: Service) -> None:
     reply = await request(server, "/s/demo", {**bearer(server.token("ann")), "Origin": PAGE})
     assert (reply.status, reply.headers["sec-websocket-protocol"]) == (101, "kit.v1")
 
 
-async def test_a_refusal_says_what_its_status_demands(server: Server) -> None:
+@both_servers
+async def test_a_refusal_says_what_its_status_demands(server: Service) -> None:
     """RFC 9110: a 401 names the scheme (15.5.2), a 426 the protocol (15.5.22)."""
     assert (await request(server, "/s/demo", {"Upgrade": "h2c"})).headers["upgrade"] == "websocket"
     assert (await request(server, "/s/demo")).headers["www-authenticate"] == "Bearer"
 
 
+@both_servers
 @pytest.mark.parametrize(
     "target",
     ["/", "/s", "/s/", "/s/a/b", "/s/a%62", "/s/a.b", "/s/" + "x" * 65, "//[/s/x", "//host/s/x", "/s/x#y", "*", "/ticket", "/S/x"],
 )
-async def test_any_other_path_is_404(server: Server, target: str) -> None:
+async def test_any_other_path_is_404(server: Service, target: str) -> None:
     """A session's name is 1 to 64 characters of A-Z a-z 0-9 _ -, and so is no path, no escape and no other host."""
     assert (await request(server, target, bearer(server.token("ann")))).status == 404
 
 
+@both_servers
 @pytest.mark.parametrize("name", ["x", "x" * 64, "A-Z_09"])
-async def test_these_are_sessions(server: Server, name: str) -> None:
+async def test_these_are_sessions(server: Service, name: str) -> None:
     assert (await request(server, f"/s/{name}", bearer(server.token("ann")))).status == 101
 
 
-async def test_a_method_that_is_none_of_ours_is_refused(server: Server) -> None:
+async def test_a_method_that_is_none_of_ours_is_refused(server: Service) -> None:
     for method in ("PUT", "HEAD", "DELETE", "TRACE"):
         assert (await request(server, "/s/demo", bearer(server.token("ann")), method=method)).status == 405
         assert (await request(server, "/ticket", bearer(server.token("ann")), method=method)).status == 404
@@ -122,7 +128,8 @@ async def test_a_method_that_is_none_of_ours_is_refused(server: Server) -> None:
 # ---- nothing before authentication ----
 
 
-async def test_a_word_on_the_heels_of_a_refused_request_reaches_nobody(server: Server, agent: Counting) -> None:
+@both_servers
+async def test_a_word_on_the_heels_of_a_refused_request_reaches_nobody(server: Service, agent: Counting) -> None:
     """The frame is in the same packet as the request: it is never read."""
     word = masked(json.dumps({"type": "prompt", "ref": "r" * 16, "text": "let me in"}))
     for headers in (UPGRADE, bearer("nonsense"), {**bearer(server.token("ann")), "Origin": EVIL}):
@@ -134,7 +141,7 @@ async def test_a_word_on_the_heels_of_a_refused_request_reaches_nobody(server: S
 
 
 @pytest.mark.parametrize("header", ["X-Long", "Cookie", "Authorization", "Sec-WebSocket-Protocol", "Origin"])
-async def test_an_oversized_header_is_refused(server: Server, agent: Counting, header: str) -> None:
+async def test_an_oversized_header_is_refused(server: Service, agent: Counting, header: str) -> None:
     """Over 8 KiB in a line is no request that is read on; the server lives."""
     reply = await request(server, "/s/demo", {**UPGRADE, header: "x" * 10_000})
     assert reply.status == 431
@@ -152,7 +159,7 @@ async def test_an_oversized_header_is_refused(server: Server, agent: Counting, h
         ("/s/ x", {}),
     ],
 )
-async def test_what_is_no_request_is_closed_without_a_word(server: Server, target: str, extra: Json) -> None:
+async def test_what_is_no_request_is_closed_without_a_word(server: Service, target: str, extra: Json) -> None:
     """A body, which no endpoint takes, and an address that is not ASCII, or two; then the door opens for others."""
     with pytest.raises(asyncio.IncompleteReadError):
         await request(server, target, {"Authorization": f"Bearer {server.token('ann')}", **extra}, method="POST")
@@ -207,7 +214,7 @@ def spliced(good: str, bad: str) -> str:
 
 
 @pytest.mark.parametrize("kind", list(BAD_TOKENS))
-async def test_a_bad_token_is_401(server: Server, agent: Counting, kind: str) -> None:
+async def test_a_bad_token_is_401(server: Service, agent: Counting, kind: str) -> None:
     """As a bearer and in the cookie; the refusal does not repeat it."""
     token = BAD_TOKENS[kind]()
     for headers in (bearer(token), {**UPGRADE, "Origin": PAGE, "Cookie": f"kit_session={token}"}):
@@ -217,34 +224,41 @@ async def test_a_bad_token_is_401(server: Server, agent: Counting, kind: str) ->
     assert agent.prompts == []
 
 
-async def test_a_good_token_is_good(server: Server) -> None:
+@both_servers
+async def test_a_good_token_is_good(server: Service) -> None:
     """The forger's own token is taken where nothing is changed: the tests above fail for their reason only."""
     assert (await request(server, "/s/demo", bearer(forged()))).status == 101
     assert (await request(server, "/s/demo", bearer(forged(session="demo")))).status == 101
     assert (await request(server, "/s/demo", {**UPGRADE, "Authorization": f"bearer   {forged()}"})).status == 101
 
 
+@both_servers
 @pytest.mark.parametrize(
     "target", ["/s/demo?token={}", "/s/demo?access_token={}", "/s/demo?ticket={}", "/s/demo?authorization=Bearer%20{}"]
 )
-async def test_a_token_in_the_address_is_not_read(server: Server, target: str) -> None:
+async def test_a_token_in_the_address_is_not_read(server: Service, target: str) -> None:
     """An address ends up in logs, histories and Referer headers."""
     assert (await request(server, target.format(server.token("ann")))).status == 401
 
 
-async def test_other_schemes_and_two_credentials_are_401(server: Server) -> None:
+@both_servers
+async def test_other_schemes_and_two_credentials_are_401(server: Service) -> None:
     token = server.token("ann")
     for value in (f"Basic {token}", token, "Bearer", "Bearer ", f"Bearer {token} {token}", f"Bearer {token}, Bearer {token}"):
         assert (await request(server, "/s/demo", {**UPGRADE, "Authorization": value})).status == 401
     twice = [*UPGRADE.items(), ("Authorization", f"Bearer {token}"), ("Authorization", f"Bearer {token}")]
     assert (await request(server, "/s/demo", twice)).status == 401
-    assert (await request(server, "/s/demo", [*bearer(token).items(), ("Origin", PAGE), ("Origin", EVIL)])).status == 403
+    assert (await request(server, "/s/demo", [*bearer(token).items(), ("Origin", PAGE), ("Origin", EVIL)])).status in (
+        403,
+        400,
+    )  # uvicorn's
 
 
 # ---- cookies ----
 
 
-async def test_the_cookie_counts_only_from_an_allowed_page(server: Server) -> None:
+@both_servers
+async def test_the_cookie_counts_only_from_an_allowed_page(server: Service) -> None:
     """The browser sends it from any page: without an Origin 401, from a foreign one 403 (RFC 6455 section 10.2)."""
     cookie = {**UPGRADE, "Cookie": f"kit_session={server.token('ann')}"}
     assert (await request(server, "/s/demo", {**cookie, "Origin": PAGE})).status == 101
@@ -253,8 +267,9 @@ async def test_the_cookie_counts_only_from_an_allowed_page(server: Server) -> No
         assert (await request(server, "/s/demo", {**cookie, "Origin": origin})).status == 403
 
 
+@both_servers
 @pytest.mark.parametrize("neighbour", ['state={"a": 1}', "a,b=c", "flag", "x[y]=1", 'q="', "=", "_xsrf=2|ab|cd"])
-async def test_other_cookies_do_not_hide_it(server: Server, neighbour: str) -> None:
+async def test_other_cookies_do_not_hide_it(server: Service, neighbour: str) -> None:
     """Cookies don't know ports: whatever else runs on this host sends its own along."""
     for cookies in (f"{neighbour}; kit_session={server.token('ann')}", f"kit_session={server.token('ann')}; {neighbour}"):
         assert (await request(server, "/s/demo", {**UPGRADE, "Origin": PAGE, "Cookie": cookies})).status == 101
@@ -262,7 +277,8 @@ async def test_other_cookies_do_not_hide_it(server: Server, neighbour: str) -> N
     assert (await request(server, "/s/demo", split)).status == 101
 
 
-async def test_a_ticket_becomes_a_cookie_that_opens_the_door(server: Server) -> None:
+@both_servers
+async def test_a_ticket_becomes_a_cookie_that_opens_the_door(server: Service) -> None:
     """HttpOnly and SameSite=Strict; good for the ticket's session, from an allowed page, until the token that it came from expires."""
     ticket = await ticket_for(server, "demo")
     reply = await request(server, "/cookie", {"Authorization": f"Bearer {ticket}", "Origin": PAGE}, method="POST")
@@ -274,7 +290,7 @@ async def test_a_ticket_becomes_a_cookie_that_opens_the_door(server: Server) -> 
     assert (await request(server, "/s/other", {**UPGRADE, "Origin": PAGE, "Cookie": cookie})).status == 401
 
 
-async def test_a_cookie_needs_a_ticket_of_this_page(server: Server) -> None:
+async def test_a_cookie_needs_a_ticket_of_this_page(server: Service) -> None:
     """A token, a spent ticket and another page's ticket give none."""
     ticket = await ticket_for(server)
     for origin, credential, status in (
@@ -297,7 +313,8 @@ def with_ticket(ticket: str, origin: str | None = PAGE) -> Json:
     return {**UPGRADE, "Sec-WebSocket-Protocol": f"kit.v1, ticket.{ticket}", **({"Origin": origin} if origin else {})}
 
 
-async def test_a_ticket_is_good_once(server: Server) -> None:
+@both_servers
+async def test_a_ticket_is_good_once(server: Service) -> None:
     """The subprotocol that is chosen is kit.v1: the ticket is not echoed."""
     ticket = await ticket_for(server)
     first = await request(server, "/s/s", with_ticket(ticket))
@@ -307,13 +324,15 @@ async def test_a_ticket_is_good_once(server: Server) -> None:
     assert ticket not in again.body
 
 
-async def test_of_many_who_bring_the_same_ticket_one_comes_in(server: Server) -> None:
+@both_servers
+async def test_of_many_who_bring_the_same_ticket_one_comes_in(server: Service) -> None:
     ticket = await ticket_for(server)
     replies = await asyncio.gather(*(request(server, "/s/s", with_ticket(ticket)) for _ in range(10)))
     assert sorted(reply.status for reply in replies) == [101] + [401] * 9
 
 
-async def test_a_ticket_is_for_its_session_and_its_page(server: Server) -> None:
+@both_servers
+async def test_a_ticket_is_for_its_session_and_its_page(server: Service) -> None:
     """Brought elsewhere it is refused, and used up."""
     for session, origin, status in (("other", PAGE, 401), ("s", None, 401), ("s", EVIL, 403)):
         ticket = await ticket_for(server)
@@ -323,23 +342,26 @@ async def test_a_ticket_is_for_its_session_and_its_page(server: Server) -> None:
 
 
 @pytest.mark.parametrize("ticket", ["", "x", "x" * 32, "../kit:shards", "*", "ticket.ticket."])
-async def test_a_ticket_that_is_none_is_401(server: Server, ticket: str) -> None:
+async def test_a_ticket_that_is_none_is_401(server: Service, ticket: str) -> None:
     assert (await request(server, "/s/s", with_ticket(ticket))).status == 401
 
 
-async def test_the_subprotocols_may_come_in_two_lines(server: Server) -> None:
+@both_servers
+async def test_the_subprotocols_may_come_in_two_lines(server: Service) -> None:
     """RFC 6455 section 11.3.4 allows it."""
     headers = {name: value for name, value in UPGRADE.items() if name != "Sec-WebSocket-Protocol"}
     lines = [("Origin", PAGE), ("Sec-WebSocket-Protocol", "kit.v1"), ("Sec-WebSocket-Protocol", f"ticket.{await ticket_for(server)}")]
     assert (await request(server, "/s/s", [*headers.items(), *lines])).status == 101
 
 
-async def test_a_ticket_without_the_subprotocol_is_400(server: Server) -> None:
+@both_servers
+async def test_a_ticket_without_the_subprotocol_is_400(server: Service) -> None:
     headers = {**with_ticket(await ticket_for(server)), "Sec-WebSocket-Protocol": f"ticket.{await ticket_for(server)}"}
     assert (await request(server, "/s/s", headers)).status == 400
 
 
-async def test_each_hello_brings_a_page_the_next_ticket(server: Server) -> None:
+@both_servers
+async def test_each_hello_brings_a_page_the_next_ticket(server: Service) -> None:
     """Bound to the same session and page; a program, which has its token, gets none."""
     ticket = await ticket_for(server, name="ann")
     for _ in range(3):
@@ -353,7 +375,8 @@ async def test_each_hello_brings_a_page_the_next_ticket(server: Server) -> None:
         assert program.hello.ticket is None
 
 
-async def test_who_may_have_a_ticket(server: Server) -> None:
+@both_servers
+async def test_who_may_have_a_ticket(server: Service) -> None:
     """A bearer whose token is good for the session; without a session for a token of all there is none."""
     for authorization, target, status in (
         ("", "/ticket?session=s", 401),
@@ -370,7 +393,7 @@ async def test_who_may_have_a_ticket(server: Server) -> None:
         assert reply.headers["cache-control"] == "no-store"
 
 
-async def test_a_ticket_does_not_outlive_its_token(server: Server) -> None:
+async def test_a_ticket_does_not_outlive_its_token(server: Service) -> None:
     reply = await request(
         server, "/ticket?session=s", {"Authorization": f"Bearer {server.token('ann', ttl=60)}", "Origin": PAGE}, method="POST"
     )
@@ -382,7 +405,8 @@ async def test_a_ticket_does_not_outlive_its_token(server: Server) -> None:
 # ---- a token that runs out, and one that is renewed ----
 
 
-async def test_a_token_that_expires_in_mid_connection_closes_4401(server: Server, agent: Counting) -> None:
+@both_servers
+async def test_a_token_that_expires_in_mid_connection_closes_4401(server: Service, agent: Counting) -> None:
     """After that nothing that is still sent is heard."""
     async with visit(server, token=forged(exp=stop_clock(server) + 0.1)) as ann:
         await ann.answer(prompt("in time"))
@@ -394,7 +418,8 @@ async def test_a_token_that_expires_in_mid_connection_closes_4401(server: Server
     assert agent.prompts == ["in time"]
 
 
-async def test_a_client_that_ignores_the_close_is_not_heard(server: Server, agent: Counting) -> None:
+@both_servers
+async def test_a_client_that_ignores_the_close_is_not_heard(server: Service, agent: Counting) -> None:
     """A raw socket goes on sending words after 4401: they reach nobody."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     lines = "".join(f"{name}: {value}\r\n" for name, value in bearer(forged(exp=stop_clock(server) + 0.1)).items())
@@ -411,7 +436,8 @@ async def test_a_client_that_ignores_the_close_is_not_heard(server: Server, agen
     assert agent.prompts == ["good"]
 
 
-async def test_a_token_is_renewed_on_the_open_socket(server: Server) -> None:
+@both_servers
+async def test_a_token_is_renewed_on_the_open_socket(server: Service) -> None:
     """The connection lives past the first token's end and closes at the second one's."""
     now = stop_clock(server)
     async with visit(server, token=forged(exp=now + 0.1)) as ann:
@@ -422,7 +448,7 @@ async def test_a_token_is_renewed_on_the_open_socket(server: Server) -> None:
         assert time.time() >= now + 0.6
 
 
-async def test_a_renewal_may_shorten(server: Server) -> None:
+async def test_a_renewal_may_shorten(server: Service) -> None:
     """The last good token counts, not the longest."""
     async with visit(server) as ann:
         await ann.send({"type": "renew", "token": forged(exp=stop_clock(server) + 0.1)})
@@ -444,7 +470,7 @@ async def test_a_renewal_may_shorten(server: Server) -> None:
     ],
     ids=str,
 )
-async def test_a_renewal_that_is_no_good_is_told_and_changes_nothing(server: Server, kind: str, token: Callable[[], str]) -> None:
+async def test_a_renewal_that_is_no_good_is_told_and_changes_nothing(server: Service, kind: str, token: Callable[[], str]) -> None:
     """An error at `token` that does not repeat it; the connection goes on under the old one."""
     async with visit(server) as ann:
         value = token()
@@ -454,7 +480,8 @@ async def test_a_renewal_that_is_no_good_is_told_and_changes_nothing(server: Ser
         assert (await ann.answer(prompt()))["status"] == "applied"
 
 
-async def test_a_renewal_that_is_no_good_gains_no_time(server: Server) -> None:
+@both_servers
+async def test_a_renewal_that_is_no_good_gains_no_time(server: Service) -> None:
     async with visit(server, token=forged(exp=stop_clock(server) + 0.1)) as ann:
         assert (await ann.answer({"type": "renew", "token": forged(sub="bob")}))["code"] == "bad_token"
         server.door.clock = time.time
@@ -464,7 +491,8 @@ async def test_a_renewal_that_is_no_good_gains_no_time(server: Server) -> None:
 # ---- nothing is told to the logs ----
 
 
-async def test_no_credential_is_logged(store: str, agent: Counting, caplog: pytest.LogCaptureFixture) -> None:
+@both_servers
+async def test_no_credential_is_logged(store: str, serve: Serve, agent: Counting, caplog: pytest.LogCaptureFixture) -> None:
     """At DEBUG, of all libraries: tokens, cookies, tickets and the secret, of visits that come in and of those that are refused."""
     caplog.set_level(logging.DEBUG)
     async with serve(agent, store=store, secret=SECRET, origins=[PAGE]) as server:
@@ -489,7 +517,8 @@ async def test_no_credential_is_logged(store: str, agent: Counting, caplog: pyte
         assert secret not in records
 
 
-async def test_the_store_out_of_reach_is_503(agent: Counting, real_store: RealStore) -> None:
+@pytest.mark.parametrize("serve", ["websockets", "asgi"], indirect=True)
+async def test_the_store_out_of_reach_is_503(agent: Counting, real_store: RealStore, serve: Serve) -> None:
     """A ticket can't be looked up: come back later, rather than a traceback and a 500."""
     async with serve(agent, store=real_store.url, secret=SECRET, origins=[PAGE]) as server:
         ticket = await ticket_for(server)
@@ -499,7 +528,8 @@ async def test_the_store_out_of_reach_is_503(agent: Counting, real_store: RealSt
         real_store.start()
 
 
-async def test_the_plain_client_sees_the_status(server: Server) -> None:
+@both_servers
+async def test_the_plain_client_sees_the_status(server: Service) -> None:
     with pytest.raises(InvalidStatus) as caught:
         async with connect(f"{server.url}/s/demo", proxy=None):
             pass
