@@ -11,13 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.bench import footprint, gaps, latency, lifelines, notebooks, panel, throughput
-from tests.bench.table import Row, render
+from tests.bench import comparison, footprint, gaps, latency, lifelines, notebooks, panel, throughput
+from tests.bench.table import Row, Table
 from tests.conftest import RealStore
 from tests.prerequisites import redis_server
 
@@ -32,24 +33,37 @@ def main() -> None:
     options = parser.parse_args()
     rng, quick = random.Random(options.seed), options.quick
     began = time.monotonic()
+    print(_about(), flush=True)
     with tempfile.TemporaryDirectory() as directory:
         store = RealStore(Path(directory))
         try:
-            arms: list[Callable[[], list[Row]]] = [
-                lambda: throughput.measure(store, tokens=100 if quick else 600, rounds=1 if quick else 3, rng=rng),
-                lambda: latency.measure(store, seconds=1 if quick else 3, rounds=1 if quick else 3, rng=rng),
-                lambda: gaps.measure(seconds=0.3 if quick else 3),
-                lambda: lifelines.resume(store, times=5 if quick else 50),
-                lambda: lifelines.takeover(store, times=1 if quick else 5),
-                lambda: footprint.idle(store, connections=100 if quick else 1000),
-                lambda: footprint.imports(times=1 if quick else 5),
-                lambda: panel.measure(stops=2 if quick else 20),
-                lambda: notebooks.measure(count=1 if quick else 100, times=1 if quick else 3),
-            ]
-            rows = [row for arm in arms for row in arm()]
+            for measure in _sections(store, rng, quick):
+                for table in measure():
+                    print("", table.render(), sep="\n", flush=True)
         finally:
             store.kill()
-    print(_about(), f"took {time.monotonic() - began:.0f} s", "", render(rows), sep="\n")
+    print(f"\ntook {time.monotonic() - began:.0f} s")
+
+
+def _sections(store: RealStore, rng: random.Random, quick: bool) -> Iterator[Callable[[], Iterator[Table]]]:
+    """What is printed as soon as it is known."""
+    rounds, seconds = (1, 0.05) if quick else (3, 2.0)
+    yield partial(comparison.measure, store, seconds, rounds, times=3 if quick else 20, kills=1 if quick else 5, peers=not quick, rng=rng)
+    rows: list[Callable[[], list[Row]]] = [
+        lambda: throughput.measure(store, seconds, rounds, rng, most=200 if quick else 1000),
+        lambda: latency.measure(store, 1 if quick else 3, rounds, rng),
+        lambda: gaps.measure(seconds=0.3 if quick else 3),
+        lambda: lifelines.resume(store, times=5 if quick else 50),
+        lambda: [*footprint.idle(store, connections=100 if quick else 1000), *footprint.imports(times=1 if quick else 5)],
+        lambda: panel.measure(stops=2 if quick else 20),
+        lambda: notebooks.measure(count=1 if quick else 100, times=1 if quick else 3),
+    ]
+    for each in rows:
+        yield partial(_one, each)
+
+
+def _one(measure: Callable[[], list[Row]]) -> Iterator[Table]:
+    yield Table.of(measure())
 
 
 def _about() -> str:

@@ -1,20 +1,26 @@
 """Child: a server in a process of its own, so that its CPU time and memory are its own.
 
-It is started as `python -m tests.bench.<name> '<options as JSON>'`, prints one line of JSON when it is ready, and goes when its stdin
-closes: also when the bench is killed.
+It is started as `python -m tests.bench.<name> '<options as JSON>'` (or `node <name>.cjs ...`), prints one line of JSON when it is ready,
+and goes when its stdin closes: also when the bench is killed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
+
+from tests.bench.peers.install import environment
+
+HERE = Path(__file__).parent
 
 
 class Child:
@@ -33,9 +39,9 @@ class Child:
         return self.ready.get("token")
 
     def cpu(self) -> float:
-        """Seconds of CPU that it has used so far, in Python and in the kernel."""
-        times = self._process.cpu_times()
-        return float(times.user + times.system)
+        """Seconds of CPU that it and its own workers have used so far, in user and in kernel mode."""
+        times = [process.cpu_times() for process in (self._process, *self._process.children(recursive=True))]
+        return float(sum(each.user + each.system for each in times))
 
     def memory(self) -> int:
         """Bytes that it holds in RAM (RSS)."""
@@ -47,15 +53,17 @@ class Child:
         return json.loads(self.process.stdout.readline())
 
     def kill(self) -> None:
-        """`kill -9`."""
+        """`kill -9`, and gone."""
         self.process.kill()
+        self.process.wait()
 
 
 @contextmanager
 def child(name: str, **options: Any) -> Iterator[Child]:
     """A child while the block runs."""
-    command = [sys.executable, "-m", f"tests.bench.{name}", json.dumps(options)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    program = ["node", str(HERE / name)] if name.endswith(".cjs") else [sys.executable, "-m", f"tests.bench.{name}"]
+    command = [*program, json.dumps(options)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()) as process:
         assert process.stdin
         assert process.stdout
         try:
@@ -72,15 +80,18 @@ def say(**line: Any) -> None:
     print(json.dumps(line), flush=True)
 
 
-def run(main: Callable[..., Awaitable[None]]) -> None:
+def run(main: Callable[..., Awaitable[None]], loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
     """In the child: run `main(**options)`."""
 
     async def work() -> None:
         await main(**json.loads(sys.argv[1]))
 
-    asyncio.run(work())
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(work())
 
 
-async def until_told_to_go() -> None:
-    """Wait until the bench closes stdin."""
+async def until_told_to_go(*, at_once: bool = False) -> None:
+    """Wait until the bench closes stdin. `at_once`: then end the process, with nothing put in order."""
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    if at_once:
+        os._exit(0)

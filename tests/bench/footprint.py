@@ -7,31 +7,34 @@ import subprocess
 import sys
 import time
 
-from tests.bench.child import child
-from tests.bench.sink import sinks
+from tests.bench.arms import KIT
+from tests.bench.child import Child
 from tests.bench.table import Row
+from tests.bench.tap import Tap
 from tests.conftest import RealStore
 
 
 def idle(store: RealStore, connections: int) -> list[Row]:
     """RSS of the server's process over many idle connections: all in one session, and each in its own; the store is another process."""
     rows = []
-    for name, path in (("in one session", "/s/one"), ("each in a session of its own", "/s/session-{}")):
+    for name, path in (("in one session", "one"), ("each in a session of its own", "session-{}")):
         store.empty()
-        size = asyncio.run(_idle(store.url, [path.format(i) for i in range(connections)]))
+        with KIT.started(store) as server:
+            size = asyncio.run(_idle(server, [path.format(i) for i in range(connections)]))
         target = "<= 20 KB" if name == "in one session" else ""
         rows.append(Row(f"idle connection, {name}", f"{size:.1f} KB of RSS, of {connections}", target, size <= 20 or not target))
     return rows
 
 
-async def _idle(url: str, paths: list[str]) -> float:
-    with child("full", store=url) as server:
-        async with sinks(server.url, [f"/s/warm-{i}" for i in range(20)], server.token):
-            pass
-        before = server.memory()
-        async with sinks(server.url, paths, server.token) as clients:
-            await asyncio.gather(*(client.greeted for client in clients))
-            return (server.memory() - before) / len(clients) / 1024
+async def _idle(server: Child, sessions: list[str]) -> float:
+    await _dialled(server, [f"warm-{i}" for i in range(20)])
+    before = server.memory()
+    taps = await _dialled(server, sessions)
+    return (server.memory() - before) / len(taps) / 1024
+
+
+async def _dialled(server: Child, sessions: list[str]) -> list[Tap]:
+    return [await KIT.dialect.dial(server, session) for session in sessions]
 
 
 def imports(times: int) -> list[Row]:

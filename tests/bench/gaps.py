@@ -7,8 +7,9 @@ from itertools import pairwise
 
 from tests.bench.busy import BUSY
 from tests.bench.child import Child, child
+from tests.bench.dialects import Kit
 from tests.bench.table import Row
-from tests.bench.viewer import Token, Viewer, viewer
+from tests.bench.tap import Tap
 
 PACE = 100
 
@@ -25,30 +26,24 @@ def measure(seconds: float) -> list[Row]:
 
 
 async def _run(server: Child, seconds: float) -> dict[str, float]:
-    async with viewer(server, "cell") as one:
-        await one.ask(tokens=int(3 * (seconds + 2) * PACE), pace=PACE)
-        tokens: list[Token] = []
-        reading = asyncio.create_task(_read(one, tokens))
-        gaps = {}
-        for way in BUSY:
-            await asyncio.sleep(0.2)  # some tokens on either side, so that the gap has edges
-            gaps[way] = await _gap(server, tokens)
-        reading.cancel()
-        return gaps
+    kit = Kit()
+    tap = await kit.dial(server, "cell", stamped=True)
+    await kit.ask(server, tap, "cell", tokens=int(3 * (seconds + 2) * PACE), pace=PACE)
+    gaps = {}
+    for way in BUSY:
+        await tap.reach(tap.count + PACE // 5)  # some tokens on either side, so that the gap has edges
+        gaps[way] = await _gap(server, tap)
+    tap.transport.abort()
+    return gaps
 
 
-async def _read(one: Viewer, tokens: list[Token]) -> None:
-    async for token in one.tokens():
-        tokens.append(token)  # noqa: PERF401  # seen from outside while it grows
-
-
-async def _gap(server: Child, tokens: list[Token]) -> float:
-    first = max(0, len(tokens) - 1)
+async def _gap(server: Child, tap: Tap) -> float:
+    first = len(tap.tokens) - 1
     assert server.process.stdin
     server.process.stdin.write("go\n")
     server.process.stdin.flush()
     span = await asyncio.get_running_loop().run_in_executor(None, server.told)
-    await asyncio.sleep(0.2)
-    came = [token.came for token in tokens[first:]]
+    await tap.reach(tap.count + PACE // 5)
+    came = [token.came for token in tap.tokens[first:]]
     assert came[0] < span["began"] < span["ended"] < came[-1], "the stream did not last as long as the cell"
     return max(after - before for before, after in pairwise(came) if after > span["began"] and before < span["ended"])

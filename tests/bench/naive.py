@@ -11,17 +11,16 @@ from websockets import Subprotocol
 from websockets.asyncio.server import ServerConnection, serve
 
 from tests.bench.child import run, say, until_told_to_go
-from tests.bench.full import stamps
+from tests.bench.speech import tokens
 
 
 async def main() -> None:
     """Each connection is a session; its prompts ask for `tokens` at a `pace`."""
     redis: Any = FakeAsyncRedis(server=FakeServer(), max_connections=1000)
 
-    async def answer(stream: str, tokens: int, pace: float) -> None:
-        async for text in stamps(tokens, pace):
+    async def answer(stream: str, **what: Any) -> None:
+        async for text in tokens(**what):
             await redis.xadd(stream, {"f": json.dumps({"type": "content", "text": text})})
-        await redis.xadd(stream, {"f": json.dumps({"type": "end"})})
 
     async def send(websocket: ServerConnection, stream: str) -> None:
         last: bytes | str = "0"

@@ -15,12 +15,23 @@ class Row(NamedTuple):
     met: bool = True
 
 
-def render(rows: Sequence[Row]) -> str:
-    """The rows, in columns that line up."""
-    cells = [("", "measured", "target", ""), *((r.what, r.measured, r.target, _met(r)) for r in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(4)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    return "\n".join([lines[0], "-" * (sum(widths) + 6), *lines[1:]])
+class Table(NamedTuple):
+    """Cells, the head first (a row may end early), and sentences about them."""
+
+    cells: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Table:
+        return cls([["", "measured", "target", ""], *([r.what, r.measured, r.target, _met(r)] for r in rows)])
+
+    def render(self) -> str:
+        """In columns that line up."""
+        columns = len(self.cells[0])
+        rows = [[*row, *[""] * (columns - len(row))] for row in self.cells]
+        widths = [max(len(row[i]) for row in rows) for i in range(columns)]
+        head, *lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([head, "-" * (sum(widths) + 2 * columns - 2), *lines, *self.notes])
 
 
 def _met(row: Row) -> str:
