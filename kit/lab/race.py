@@ -94,14 +94,21 @@ class Answers:
 @asynccontextmanager
 async def answering(clock: Clock) -> AsyncIterator[int]:
     """The server, on a port of its own, while the block runs."""
-    answers, state = Answers(clock), ServerState()
+    answers = Answers(clock)
     routes = [
         Route("/answers", answers.begin, methods=["POST"]),
         Route("/answers/{number:int}", answers.tokens),
         Route("/stream", answers.stream, methods=["POST"]),
         WebSocketRoute("/socket", answers.socket),
     ]
-    config = uvicorn.Config(Starlette(routes=routes), lifespan="off", log_config=None, ws_per_message_deflate=False)
+    async with listening(Starlette(routes=routes)) as port:
+        yield port
+
+
+@asynccontextmanager
+async def listening(app: Starlette) -> AsyncIterator[int]:
+    """An application by uvicorn's protocols, on this loop and a port of its own, while the block runs; then every connection is cut."""
+    config, state = uvicorn.Config(app, lifespan="off", log_config=None, ws_per_message_deflate=False), ServerState()
     config.load()
     listener = await asyncio.get_running_loop().create_server(lambda: H11Protocol(config, state, {}), "127.0.0.1", 0)
     try:
