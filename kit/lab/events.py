@@ -22,7 +22,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from kit.auth import Identity, Refused, Visit, opens
-from kit.connection import BEHIND, Connection
+from kit.connection import BEHIND
 from kit.ending import end
 from kit.lab.race import listening
 from kit.packets import Word, encode
@@ -42,7 +42,7 @@ class _Stream:
     def __init__(self) -> None:
         self._log = ""
         self._waiting: deque[str] = deque()
-        self._size = 0
+        self.waiting = 0
         self._news, self._room, self._closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
@@ -51,7 +51,7 @@ class _Stream:
             yield frame
 
     async def send(self, frame: bytes) -> None:
-        while self.send_now([]) > BEHIND:
+        while self.waiting > BEHIND:
             self._room.clear()
             await self._room.wait()
         self.send_now([frame])
@@ -62,11 +62,14 @@ class _Stream:
             self._log = fields.get("log", self._log)
             at = fields.get("id") or fields.get("after")  # hello and gap say where to go on from
             self._waiting.append(event(f"{self._log}/{at}" if at else "", frame.decode()))
-            self._size += len(frame)
+            self.waiting += len(frame)
         self._news.set()
-        return self._size
+        return self.waiting
 
     async def close(self, code: int, reason: str = "") -> None:
+        self.abort()
+
+    def abort(self) -> None:
         self._closed.set()
         self._news.set()
 
@@ -78,7 +81,7 @@ class _Stream:
                 self._news.clear()
                 while self._waiting:
                     yield self._waiting.popleft()
-                self._size = 0
+                self.waiting = 0
                 self._room.set()
         finally:
             await end({serving})
@@ -100,7 +103,7 @@ class _Door:
         log, _, after = request.headers.get("Last-Event-ID", "").rpartition("/")
         visit = Visit(request.path_params["session"], after or None, log or None, self.identity(request), None)
         socket = _Stream()
-        serving = asyncio.create_task(Connection(socket, visit, self.server.instance, self.server.door).serve())
+        serving = asyncio.create_task(self.server.serve(socket, visit))
         return StreamingResponse(socket.told(serving), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
     async def say(self, request: Request) -> Response:
