@@ -65,7 +65,7 @@ function render({ model, el }) {
   /** @param {string} name */
   function slider(name) {
     const { text, steps, value, words } = KNOBS[name];
-    const output = element("output");
+    const output = element("output", { "aria-live": "off" }); // the slider itself says it
     const input = /** @type {HTMLInputElement} */ (element("input", { type: "range", min: "0", max: String(steps), value: "0" }));
     const tell = () => {
       output.textContent = words(value(input.valueAsNumber));

@@ -10,7 +10,7 @@ import { Shelf } from "./shelf.js";
 const session = location.pathname.split("/").pop() ?? "";
 const ticket = location.hash.slice(1);
 history.replaceState(null, "", location.pathname); // neither history nor whoever looks over a shoulder keeps it
-document.title = `Room ${session}`;
+for (const name of document.querySelectorAll("title, h1")) name.textContent = `Room ${session}`;
 
 /** Rounds without a hello after which somebody is told what may be the matter. */
 const PATIENCE = 3;

@@ -10,10 +10,10 @@ import { View } from "./view.js";
 function render({ model, el }) {
   /** @type {Frame[]} */ const frames = JSON.parse(model.get("frames"));
   const name = model.get("session");
-  const place = element("output", { class: "kit-state" });
+  const place = element("output", { class: "kit-state", "aria-live": "off" }); // the slider itself says it
   const slider = /** @type {HTMLInputElement} */ (element("input", { type: "range", min: "0", max: String(frames.length - 1), "aria-label": "Up to which id" }));
-  const steps = [["\u25c0", "One id back", -1], ["\u25b6", "One id on", 1]].map(([sign, label, by]) => {
-    const step = element("button", { type: "button", "aria-label": String(label), title: String(label) }, String(sign));
+  const steps = [["\u25c0 Back", "One id back", -1], ["On \u25b6", "One id on", 1]].map(([text, about, by]) => {
+    const step = element("button", { type: "button", title: String(about) }, String(text));
     step.addEventListener("click", () => go(slider.valueAsNumber + Number(by)));
     return step;
   });

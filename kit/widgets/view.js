@@ -100,13 +100,15 @@ export class View {
   /** One item: a glyph, a line of who and what, and its body. @param {Frame} frame @param {...Node} body */
   #item(frame, ...body) {
     const [glyph, word] = KINDS[frame.type] ?? ["\u00b7", frame.type];
+    // What is written can be long: its box scrolls, and so the keyboard must reach it.
+    const scrolls = frame.type === "write" ? { tabindex: "0", role: "group", "aria-label": `Written into ${inert(frame.name)}` } : {};
     const item = element("div", { class: `kit-item kit-${word}`, "data-id": frame.id },
       element("span", { class: "kit-glyph", "aria-hidden": "true" }, frame.type === "end" ? ENDS[frame.reason] : glyph),
       element("div", { class: "kit-head" },
         element("span", { class: "kit-word" }, inert(frame.type === "end" ? `${word}: ${frame.reason}` : word)),
         element("bdi", { class: "kit-from" }, inert(about(frame))),
         element("span", { class: "kit-id", title: title(frame) }, frame.id)),
-      element("div", { class: "kit-body" }, ...body));
+      element("div", { class: "kit-body", ...scrolls }, ...body));
     this.#log.append(item);
     return item;
   }

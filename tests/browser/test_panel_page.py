@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from jupyterlab.commands import get_app_dir
 from playwright.async_api import Page
 
 from kit.packets import Action, Answer, AnyPacket, Ask, CloseCode, Content, End, Prompt, Result, Stop, Thought, ToolResult
 from tests.browser.conftest import OpenPage
 from tests.browser.fake_server import FakeServer
+from tests.browser.looks import LOOKS, assert_accessible, assert_readable, listen, put_on, spoken
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -336,29 +336,44 @@ async def test_unmounting_leaves_nothing(server: FakeServer, session: str, open_
 # ---- speed and looks ----
 
 
-@pytest.mark.parametrize(
-    ("lab", "scheme", "width"),
-    [(None, "light", 900), (None, "dark", 900), (None, "dark", 375), ("light", "dark", 900), ("dark", "light", 375)],
-)
+@pytest.mark.parametrize(("lab", "scheme", "width"), LOOKS)
 async def test_it_can_be_read(
     server: FakeServer, session: str, open_panel: OpenPage, tmp_path: Path, lab: str | None, scheme: Scheme, width: int
 ) -> None:
-    """Every text has a contrast of at least 4.5:1 (WCAG 2.2, 1.4.3) and nothing is cut off, on a plain page and with JupyterLab's
-    themes, whatever the system prefers. A screenshot of each is kept to be looked at.
-    """
+    """On a plain page and with JupyterLab's themes, whatever the system prefers. A screenshot of each is kept to be looked at."""
     page = await open_panel()
-    await page.emulate_media(color_scheme=scheme)
-    await page.set_viewport_size({"width": width, "height": 900})
-    if lab:
-        await page.add_style_tag(path=Path(get_app_dir()) / f"themes/@jupyterlab/theme-{lab}-extension/index.css")
+    await put_on(page, lab, scheme, width)
     await a_bit_of_everything(server, session)
     await until(page, SHOWS, "Which way")
     await page.evaluate("document.querySelector('.kit-scroll').style.height = '640px'")
     await page.screenshot(path=tmp_path / f"panel-{lab or 'page'}-{scheme}-{width}.png")
-    ratios = await page.evaluate("async () => (await import('/tests/browser/contrast.js')).contrasts()")
-    assert len(ratios) > 30
-    assert [(text, ratio) for text, ratio in ratios if ratio < 4.5] == []
-    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    await assert_readable(page, texts=30)
+    await assert_accessible(page)
+
+
+async def test_an_answer_is_not_read_aloud_token_by_token(server: FakeServer, session: str, open_panel: OpenPage) -> None:
+    """Whoever listens goes to the transcript; told are the end, and what becomes of the connection."""
+    page = await open_panel()
+    await asks(server, session)
+    await until(page, SHOWS, "Go on")
+    await listen(page)
+    for i in range(200):
+        await server.say(session, Content(f"{i} "))
+    await until(page, SHOWS, " 199")
+    assert await spoken(page) == []
+    await server.say(session, End(reason="done"))
+    await until(page, SHOWS, "end: done")
+    assert await spoken(page) == ["scripted is done"]
+
+
+async def test_every_state_has_a_sign_of_its_own(open_panel: OpenPage) -> None:
+    """Colour is never all that tells two apart."""
+    page = await open_panel()
+    signs = await page.evaluate("""() => ["connecting", "open", "gap", "waiting", "closed"].map((phase) => {
+        document.querySelector(".kit-state").dataset.phase = phase;
+        return getComputedStyle(document.querySelector(".kit-state"), "::before").content;
+    })""")
+    assert len({*signs}) == 5
 
 
 async def test_keys_stay_in_the_panel(server: FakeServer, session: str, open_panel: OpenPage) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 import anywidget
 import pytest
 import pytest_asyncio
-from jupyterlab.commands import get_app_dir
 from playwright.async_api import BrowserContext, Page, expect
 
 from kit.agents.scripted import scripted
@@ -22,6 +21,7 @@ from kit.lab.start import Lab, start
 from kit.packets import Action, Ask, Content, Prompt, Receipt, Stop, Thought, ToolResult
 from kit.widgets.store import StoreView
 from kit.widgets.travel import Travel
+from tests.browser.looks import LOOKS, assert_accessible, assert_readable, put_on, tab_through
 from tests.promises.support import counting
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -244,11 +244,18 @@ async def test_a_cell_and_a_button_move_it_too(here: Lab, told: Receipt, mount: 
     assert await page.get_by_role("button", name="Rome").count() == 0
     travel.id = "1-2"
     await expect(page.locator(".kit-state")).to_have_text("at 1-2: 3 of 12 entries")
-    await page.get_by_role("button", name="One id on").click()
+    await page.get_by_role("button", name="On").click()
     await expect(page.locator(".kit-state")).to_have_text("at 1-3: 4 of 12 entries")
     await expect(page.locator(".kit-outcome")).to_contain_text("rain")
-    await page.get_by_role("button", name="One id back").click()
+    await page.get_by_role("button", name="Back").click()
     await expect(page.locator(".kit-outcome")).to_have_count(0)
+
+
+async def test_tab_goes_from_the_steps_to_the_text(here: Lab, told: Receipt, mount: Mount) -> None:
+    """In the order in which they stand; what of the past can't be answered is not among them."""
+    page = await mount(Travel(here.session("demo")))
+    await drawn(page)
+    assert await tab_through(page, 4) == ["◀ Back", "Up to which id", "On ▶", "What had been said"]
 
 
 async def test_the_twin_is_the_session_at_its_id(here: Lab, told: Receipt) -> None:
@@ -266,22 +273,16 @@ async def test_the_twin_is_the_session_at_its_id(here: Lab, told: Receipt) -> No
 # ---- how they look ----
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(("lab", "width"), [(None, 1000), (None, 400), ("light", 1000), ("dark", 1000)])
+@pytest.mark.parametrize(("lab", "scheme", "width"), LOOKS)
 @pytest.mark.parametrize("widget", ["store", "travel"])
 async def test_it_reads_in_every_theme_and_width(
     here: Lab, told: Receipt, mount: Mount, tmp_path: Path, widget: str, scheme: Any, lab: str | None, width: int
 ) -> None:
-    """4.5:1 for all text, nothing wider than the page. A screenshot of each is kept to be looked at."""
+    """For those who see it, and those who don't. A screenshot of each is kept to be looked at."""
     here.session("demo").say(Prompt(text="go", to="counter"))
     page = await mount(StoreView(here, "demo") if widget == "store" else Travel(here.session("demo"), "2-4"))
-    await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-    await page.set_viewport_size({"width": width, "height": 900})
-    if lab:
-        await page.add_style_tag(path=Path(get_app_dir()) / f"themes/@jupyterlab/theme-{lab}-extension/index.css")
+    await put_on(page, lab, scheme, width)
     await drawn(page)
     await page.screenshot(path=tmp_path / f"{widget}-{lab or 'page'}-{scheme}-{width}.png")
-    ratios = await page.evaluate("async () => (await import('/tests/browser/contrast.js')).contrasts()")
-    assert [(what, ratio) for what, ratio in ratios if ratio < 4.5] == []
-    assert len(ratios) > 15
-    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    await assert_readable(page, texts=15)
+    await assert_accessible(page)

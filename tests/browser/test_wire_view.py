@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from jupyterlab.commands import get_app_dir
 from playwright.async_api import BrowserContext, Page, expect
 from websockets.frames import Frame as WebSocketFrame
 from websockets.frames import Opcode
@@ -24,6 +23,7 @@ from kit.lab.thread import loop
 from kit.lab.trace import Closed, Command, Frame, Handshake, Record, Trace, TurnChange
 from kit.widgets.twin import fields
 from kit.widgets.wire import WireView
+from tests.browser.looks import LOOKS, assert_accessible, assert_readable, listen, put_on, spoken, tab_through
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -527,23 +527,40 @@ async def test_a_page_keeps_no_more_than_it_can_hold(mount: Mount) -> None:
 # ---- how it looks ----
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(("lab", "width"), [(None, 1000), (None, 400), ("light", 1000), ("dark", 1000)])
+@pytest.mark.parametrize(("lab", "scheme", "width"), LOOKS)
 async def test_it_reads_in_every_theme_and_width(
     mount: Mount, wired: Wired, tmp_path: Path, scheme: Any, lab: str | None, width: int
 ) -> None:
-    """4.5:1 for all text, nothing wider than the page. A screenshot of each is kept to be looked at."""
+    """For those who see it, and those who don't. A screenshot of each is kept to be looked at."""
     page = await mount(*STORY)
-    await page.emulate_media(color_scheme=scheme)
-    await page.set_viewport_size({"width": width, "height": 900})
-    if lab:
-        await page.add_style_tag(path=Path(get_app_dir()) / f"themes/@jupyterlab/theme-{lab}-extension/index.css")
+    await put_on(page, lab, scheme, width)
     await page.locator(f"{ROWS}[data-n='3']").click()
     await page.screenshot(path=tmp_path / f"wire-{lab or 'page'}-{scheme}-{width}.png")
-    ratios = await page.evaluate("async () => (await import('/tests/browser/contrast.js')).contrasts()")
-    assert [(what, ratio) for what, ratio in ratios if ratio < 4.5] == []
-    assert len(ratios) > 60
-    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    await assert_readable(page, texts=60)
+    await assert_accessible(page)
+
+
+async def test_tab_goes_from_the_tools_to_the_record(mount: Mount) -> None:
+    """The table is one stop, in which arrow keys go on; what they select comes after it."""
+    page = await mount(*STORY)
+    await page.locator(f"{ROWS}[data-n='3']").click()
+    await page.evaluate("document.activeElement.blur()")
+    await page.get_by_label("Filter by text").focus()
+    names = await tab_through(page, 5)
+    table = "What passed between client, instance, store, agent: a row for each record, the oldest first"
+    assert names == ["Filter by kind", "Pause", table, "Bytes as sent; beside them the payload, unmasked", "Text"]
+
+
+async def test_records_that_come_are_not_read_aloud(mount: Mount, wired: Wired) -> None:
+    """The count goes on in silence; what a person did is told."""
+    page = await mount(*STORY)
+    await listen(page)
+    for i in range(20):
+        await wired.record(packet(i))
+    await expect(page.locator(".kit-state")).to_have_text(f"{len(STORY) + 20} records")
+    assert await spoken(page) == []
+    await page.get_by_role("button", name="Pause").click()
+    assert await spoken(page) == ["paused"]
 
 
 async def test_every_direction_has_a_sign_of_its_own(mount: Mount) -> None:
