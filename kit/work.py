@@ -11,9 +11,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 FIRST = "00_start_here.ipynb"
@@ -57,6 +58,16 @@ def copy_notebooks(notebooks: Path, work: Path) -> Copied:
     return copied
 
 
+def trust(copies: Iterable[Path]) -> None:
+    """Sign notebooks as Jupyter does those that it ran itself: else a panel is not drawn when its page is loaded again, until every cell
+    of the notebook has run once (https://jupyter-notebook.readthedocs.io/en/stable/security.html).
+    """
+    nbformat: Any = import_module("nbformat")  # here, not above: jupyterlab brings it, and only who opens the notebooks pays for it
+    notary = import_module("nbformat.sign").NotebookNotary()
+    for copy in copies:
+        notary.sign(nbformat.read(copy, as_version=4))
+
+
 def _names(notebooks: Path) -> Iterator[str]:
     for pattern in _COPIED:
         files = (path.relative_to(notebooks) for path in sorted(notebooks.glob(pattern)) if path.is_file())
@@ -93,6 +104,7 @@ def open_lab(folder: Path | None, more: Sequence[str], *, notebooks: Path = NOTE
     """Copy the notebooks to `folder` (None: `work/` beside them), say what was done, and open them. Raises NoNotebooks."""
     work = (folder or notebooks.parent / "work").absolute()
     copied = copy_notebooks(notebooks, work)
+    trust(work / name for name in (*copied.new, *copied.updated) if name.endswith(".ipynb"))
     for count, what in ((len(copied.new), "new"), (len(copied.updated), "brought up to date, as you had not changed them")):
         if count:
             print(f"{work}: {count} {what}")

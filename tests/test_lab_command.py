@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbformat.sign import NotebookNotary
 
 from kit import doctor, work
 from kit.__main__ import main
@@ -86,9 +88,13 @@ def test_without_a_readable_record_every_difference_is_the_learners(notebooks: P
 
 
 def test_it_becomes_jupyterlab_on_the_first_notebook_on_loopback_behind_its_token(
-    notebooks: Path, capsys: pytest.CaptureFixture[str]
+    notebooks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The options of the command line are passed on, last, so that they win."""
+    """The options of the command line are passed on, last, so that they win. The copies are signed: a panel comes back with its page."""
+    written = {path: nbformat.v4.new_notebook(metadata={"title": path.name}) for path in notebooks.rglob("*.ipynb")}
+    for path, notebook in written.items():
+        nbformat.write(notebook, path)
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
     became: list[list[str]] = []
     open_lab(None, ["--no-browser", "--port=8899"], notebooks=notebooks, become=lambda line: became.append(line) or 0)
     (line,) = became
@@ -98,6 +104,8 @@ def test_it_becomes_jupyterlab_on_the_first_notebook_on_loopback_behind_its_toke
     assert line[-2:] == ["--no-browser", "--port=8899"]
     assert not re.search("token|password|0[.]0[.]0[.]0", " ".join(line))
     assert "5 new" in capsys.readouterr().out
+    notary, signed = NotebookNotary(data_dir=str(tmp_path / "jupyter")), {path.name for path in work.rglob("*.ipynb")}
+    assert signed == {notebook.metadata["title"] for notebook in written.values() if notary.check_signature(notebook)}
 
 
 @pytest.mark.parametrize("root", [False, True])
