@@ -83,9 +83,9 @@ def mode(request: pytest.FixtureRequest) -> str:
 BROKEN = Refuse(500, "The server had an error.", "server_error", headers={"retry-after-ms": "1"})  # as server_error(), but at once
 
 
-def agent_on(server: Server, mode: str, **options: Any) -> Agent:
+def agent_on(server: Server, mode: str, *, key: str = "k", **options: Any) -> Agent:
     tools = {"tools": [get_weather, send_mail], "client_tools": [set_theme], "approve": ["send_mail"]}
-    return openai_agent(base_url=server.url, api_key="k", **{**tools, **MODES[mode], **options})
+    return openai_agent(base_url=server.url, api_key=key, **{**tools, **MODES[mode], **options})
 
 
 def count_events(monkeypatch: pytest.MonkeyPatch, kill_at: int | None = None) -> list[int]:

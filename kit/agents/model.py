@@ -3,16 +3,19 @@
     async with model.serve(pace=50.0) as server:
         client = AsyncOpenAI(base_url=server.url, api_key="none")
 
-Chat Completions and Responses, streamed or not, tools, reasoning, background runs that are re-attached to or cancelled, and the
-faults of a real provider. It listens on 127.0.0.1 alone, installs no signal handlers, and runs in whichever loop it is started.
+Chat Completions and Responses, streamed or not, tools, reasoning, background runs that are re-attached to or cancelled, and the faults of
+a real provider. What it says is a script's, or a tape's. It listens on 127.0.0.1 alone, installs no signal handlers, and runs in whichever
+loop it is started.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Literal
 
 import uvicorn
 from starlette.requests import Request
@@ -22,10 +25,15 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from kit.agents.embedded.delivery import Cut, Delivery, Fault, Record, Sleep, Stall
 from kit.agents.embedded.events import Event, chat_answer, response_events, response_head
+from kit.agents.embedded.player import play
 from kit.agents.embedded.replies import reply
 from kit.agents.embedded.requests import Json, Refuse, parse, rate_limited, server_error
+from kit.agents.tape import Run as Taped
+from kit.agents.tape import Tape
 
 __all__ = ["Cut", "Fault", "Record", "Refuse", "Server", "Stall", "rate_limited", "serve", "server_error"]
+DONE = b"data: [DONE]\n\n"
+"""Ends a stream of Chat Completions."""
 
 
 class Run:
@@ -68,6 +76,8 @@ class Server(Delivery):
 
     def __init__(self, pace: float | None, key: str | None, sleep: Sleep) -> None:
         self._runs: dict[str, Run] = {}
+        self._tape: Tape | None = None
+        self._timed = True
         routes = [
             Route("/v1/chat/completions", self._chat, methods=["POST"]),
             Route("/v1/responses", self._respond, methods=["POST"]),
@@ -76,20 +86,38 @@ class Server(Delivery):
         ]
         super().__init__(routes, pace, key, sleep)
 
+    def play(self, tape: Tape | None, *, pace: float | Literal["tape"] | None = "tape") -> None:
+        """From now on say what is on the tape; None: the script again.
+
+        At the tape's own pace, or another, in tokens per second (None: as fast as it goes). Where the tape was left, it waits to be left;
+        where it was cut, it cuts the connection.
+        """
+        self._tape, self._timed = tape, pace == "tape"
+        if pace != "tape":
+            self.pace = pace
+
     async def _chat(self, request: Request) -> Response:
         fault = self.admit(request)
         request.state.record.body, asked = parse(await request.body())
+        if self._tape:
+            run, events = play(self._tape, "chat", asked, {"id": f"chatcmpl-{uuid.uuid4().hex}"}, timed=self._timed)
+            return self.answer(request, fault or _cut(run, events), self.paced(events, ends=run.ended != "left"), None, DONE)
         whole, events = chat_answer(asked.model, reply(asked.items(), asked.offered()))
-        return self.answer(request, fault, self.paced(events), None if asked.stream else whole, b"data: [DONE]\n\n")
+        return self.answer(request, fault, self.paced(events), None if asked.stream else whole, DONE)
 
     async def _respond(self, request: Request) -> Response:
         fault = self.admit(request)
         request.state.record.body, asked = parse(await request.body())
         head = response_head(asked.model, bool(asked.background))
-        events = response_events(head, reply(asked.items(), asked.offered()))
+        if self._tape:
+            taped, events = play(self._tape, "responses", asked, head, timed=self._timed)
+            fault, paced = fault or _cut(taped, events), self.paced(events, ends=taped.ended != "left")
+        else:
+            events = response_events(head, reply(asked.items(), asked.offered()))
+            paced = self.paced(events)
         if not asked.background:
-            return self.answer(request, fault, self.paced(events), None if asked.stream else events[-1].data["response"])
-        run = self._runs[head["id"]] = Run(head, self.paced(events))
+            return self.answer(request, fault, paced, None if asked.stream else events[-1].data["response"])
+        run = self._runs[head["id"]] = Run(head, paced)
         if len(self._runs) > 200:  # the oldest is forgotten
             self._runs.pop(next(iter(self._runs))).task.cancel()
         if asked.stream:
@@ -125,6 +153,10 @@ class Server(Delivery):
             task.cancel()
         self.drop()  # not cancelled: uvicorn logs a cancelled request as an error, and one whose client is gone not at all
         await asyncio.gather(*runs, *self.state.tasks, return_exceptions=True)
+
+
+def _cut(run: Taped, events: Sequence[Event]) -> Cut | None:
+    return Cut(len(events)) if run.ended == "cut" else None
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from kit.agents import chat, responses
 from kit.agents.answer import answer
 from kit.agents.conversation import Event, Failed, Function, Item
 from kit.agents.settings import OPENAI, environment, usable_key
+from kit.agents.tape import Run, Tape
 from kit.agents.tools import ToolFunction, Tools
 from kit.history import Agent
 from kit.packets import At
@@ -55,6 +57,7 @@ def openai_agent(
     max_rounds: int = 8,
     stall: float = 120.0,
     tries: int = 5,
+    tape: Tape | None = None,
 ) -> Agent:
     """An agent that answers with a model. The key, the address and the model's name come from the environment where they are not given.
 
@@ -62,7 +65,8 @@ def openai_agent(
     default there): the provider keeps the response, and another instance goes on at its cursor; else the model is asked to continue.
     `tools` run here, `client_tools` (only their signature counts) on a client, those named in `approve` once a person said yes. With
     `documents` it reads those of the session, and writes them by a tool `write_document`. After `max_rounds` of calls the model must
-    have answered. `stall`: seconds without an event until a stream counts as cut. `tries`: attempts without progress.
+    have answered. `stall`: seconds without an event until a stream counts as cut. `tries`: attempts without progress. `tape`: what the
+    model says is written down on it.
 
     Raises AgentError, a sentence for the person: here without a usable key, later where the provider refuses.
     """
@@ -81,6 +85,7 @@ def openai_agent(
         instructions=f"{instructions}\n{CONTINUE}",
         stall=stall,
         tries=tries,
+        tape=tape,
     )
     return partial(answer, connect, Tools(tools, client_tools, approve, documents=documents), max_rounds, tries)
 
@@ -100,6 +105,7 @@ class Model:
     instructions: str
     stall: float
     tries: int
+    tape: Tape | None = None
     thinks: bool = True
     """Not every model does, and the only way to know is to ask."""
     opening: asyncio.Task[_Opened] | None = None
@@ -126,9 +132,14 @@ class Model:
     async def events(self, items: Sequence[Item], functions: Sequence[Function], cursor: At | None) -> AsyncGenerator[Event, None]:
         """The events of a run: a new one, or the rest of the background response at `cursor`. The last has `calls`; or it raises Failed."""
         self.running = cursor.response if cursor else None
+        asked, began = self._body(items, functions), time.monotonic()
         try:
-            stream, first = await self._opened(items, functions, cursor)
-            async with aclosing(_chain(first, stream)) as chain, aclosing(self._read(chain, cursor)) as events:
+            stream, first = await self._opened(asked, cursor)
+            async with (
+                aclosing(_chain(first, stream)) as chain,
+                aclosing(self._taped(chain, asked, began, cursor)) as heard,
+                aclosing(self._read(heard, cursor)) as events,
+            ):
                 async for event in events:
                     self.running = event.at.response if self.background and event.calls is None else None
                     self.opening = None
@@ -159,18 +170,18 @@ class Model:
                 if self.running:
                     await self.client.responses.cancel(self.running)
 
-    async def _opened(self, items: Sequence[Item], functions: Sequence[Function], cursor: At | None) -> _Opened:
-        opening = asyncio.ensure_future(self._open(items, functions, cursor))
+    async def _opened(self, asked: dict[str, Any], cursor: At | None) -> _Opened:
+        opening = asyncio.ensure_future(self._open(asked, cursor))
         if cursor or not self.background:
             return await opening
         # Shielded: the provider goes on without a reader, and only who has read the first event knows what to cancel.
         self.opening = opening
         return await asyncio.shield(opening)
 
-    async def _open(self, items: Sequence[Item], functions: Sequence[Function], cursor: At | None) -> _Opened:
+    async def _open(self, asked: dict[str, Any], cursor: At | None) -> _Opened:
         """A stream and its first event."""
         try:
-            stream = await self._request(items, functions, cursor)
+            stream = await self._request(asked, cursor)
         except openai.APIError as error:
             raise self._refused(error, cursor) from error
         try:
@@ -179,15 +190,26 @@ class Model:
             await stream.close()
             raise
 
-    async def _request(self, items: Sequence[Item], functions: Sequence[Function], cursor: At | None) -> openai.AsyncStream[Any]:
+    def _body(self, items: Sequence[Item], functions: Sequence[Function]) -> dict[str, Any]:
+        """What is asked."""
+        if self.dialect == "chat":
+            return chat.request(items, functions, self.instructions)
+        return responses.request(items, functions, self.instructions) | ({"reasoning": {"summary": "auto"}} if self.thinks else {})
+
+    async def _request(self, asked: dict[str, Any], cursor: At | None) -> openai.AsyncStream[Any]:
         """What is asked goes as `extra_body`: through its unions the client takes 10 ms a turn, in which no other stream moves."""
         if cursor and cursor.sequence is not None:
             return await self.client.responses.retrieve(cursor.response, stream=True, starting_after=cursor.sequence)
         if self.dialect == "chat":
-            body = chat.request(items, functions, self.instructions)
-            return await self.client.chat.completions.create(model=self.name, stream=True, messages=[], extra_body=body)
-        body = responses.request(items, functions, self.instructions) | ({"reasoning": {"summary": "auto"}} if self.thinks else {})
-        return await self.client.responses.create(model=self.name, stream=True, background=self.background, extra_body=body)
+            return await self.client.chat.completions.create(model=self.name, stream=True, messages=[], extra_body=asked)
+        return await self.client.responses.create(model=self.name, stream=True, background=self.background, extra_body=asked)
+
+    def _taped(
+        self, events: AsyncGenerator[Any, None], asked: dict[str, Any], began: float, cursor: At | None
+    ) -> AsyncGenerator[Any, None]:
+        if self.tape is None:
+            return events
+        return self.tape.record(events, Run(self.dialect, self.name, asked), began, cursor.response if cursor else None)
 
     def _read(self, events: AsyncIterator[Any], cursor: At | None) -> AsyncGenerator[Event, None]:
         return chat.read(events) if self.dialect == "chat" else responses.read(events, cursor.response if cursor else "")

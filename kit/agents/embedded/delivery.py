@@ -113,13 +113,16 @@ class Delivery:
             raise fault
         return fault
 
-    async def paced(self, events: Iterable[Event]) -> AsyncGenerator[Event, None]:
+    async def paced(self, events: Iterable[Event], *, ends: bool = True) -> AsyncGenerator[Event, None]:
+        """The events in their time; what never `ends` is waited for until the client leaves."""
         for event in events:
-            if event.token:
+            if event.token or event.wait:
                 # Without a pace sleep all the same: others want the loop, and this is where a client's leaving is noticed.
-                await self._sleep(1 / self.pace if self.pace else 0.0)
-                self.tokens_made += 1
+                await self._sleep(event.wait if event.wait is not None else 1 / self.pace if self.pace else 0.0)
+                self.tokens_made += event.token
             yield event
+        if not ends:
+            await asyncio.Event().wait()
 
     def answer(
         self, request: Request, fault: Fault | None, events: AsyncGenerator[Event, None], whole: Json | None = None, end: bytes = b""

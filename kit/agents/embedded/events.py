@@ -17,10 +17,11 @@ from kit.agents.embedded.requests import Json
 
 
 class Event(NamedTuple):
-    """One event of a stream; `token` marks those that carry a token of the reply, which take time to make."""
+    """One event of a stream; `token` marks those that carry a token, which take time to make: `wait` seconds, or what the pace says."""
 
     data: Json
     token: bool = False
+    wait: float | None = None
 
     def encode(self) -> bytes:
         """As a server-sent event (HTML Living Standard, section 9.2)."""
