@@ -62,6 +62,35 @@ CRITIC = """async def critic(history):
     if not {once}:
         yield Content(said or 'Nothing is too long.')
 """
+RESUMES = """from openai import APIConnectionError
+async def resumes(client, prompt):
+    id, last = None, None
+    while True:
+        try:
+            if id is None:
+                stream = await client.responses.create(model='kit-scripted', input=prompt, stream=True, background={background})
+            else:
+                stream = await client.responses.retrieve(id, stream=True, starting_after={after})
+            async with stream:
+                async for event in stream:
+                    last = event.sequence_number
+                    if event.type == 'response.created':
+                        id = {id}
+                    if event.type == 'response.output_text.delta':
+                        yield event.delta
+                    if event.type == 'response.completed':
+                        return
+        except {error}:
+            continue
+"""
+ASSEMBLED = """def assembled(pieces):
+    calls = {{}}
+    for piece in pieces:
+        id, name, arguments = calls.get({index}, ('', '', ''))
+        function = piece.get('function') or {{}}
+        calls[{index}] = ({id}, function.get('name') or name, {arguments})
+    return [calls[index] for index in {order}]
+"""
 
 
 class Wrong(NamedTuple):
@@ -400,6 +429,60 @@ WRONG: Mapping[str, tuple[Wrong, ...]] = {
         Wrong(CRITIC.format(length=78, once="False"), "two lines of one document"),
         Wrong(CRITIC.format(length=79, once="False"), "it is not said twice"),
         Wrong(CRITIC.format(length=79, once="any(e.from_ == 'critic' for e in history)"), "in another turn: now it speaks"),
+    ),
+    "8.1": (
+        Wrong(RESUMES.format(background=True, after="last", id="None", error="APIConnectionError"), "they differ from character"),
+        Wrong(RESUMES.format(background=True, after=0, id="event.response.id", error="APIConnectionError"), "they differ from character"),
+        Wrong(RESUMES.format(background=True, after="last", id="event.response.id", error="ValueError"), "it raised APIConnectionError"),
+        Wrong(
+            "async def resumes(client, prompt):\n"
+            "    async with await client.responses.create(model='kit-scripted', input=prompt, stream=True) as stream:\n"
+            "        async for event in stream:\n"
+            "            if event.type == 'response.output_text.delta':\n"
+            "                yield event.delta",
+            "the stream ends without `response.completed`",
+        ),
+        Wrong(
+            "async def resumes(client, prompt):\n"
+            "    shown = ''\n"
+            "    while len(shown) < 50:\n"
+            "        said = (await client.responses.create(model='kit-scripted', input=prompt)).output_text\n"
+            "        yield said\n"
+            "        return",
+            "it waited for the whole answer",
+        ),
+    ),
+    "8.2": (
+        Wrong(
+            ASSEMBLED.format(
+                index=0, id="piece.get('id') or id", arguments="arguments + (function.get('arguments') or '')", order="sorted(calls)"
+            ),
+            "two calls in turns",
+        ),
+        Wrong(
+            ASSEMBLED.format(
+                index="piece['index']",
+                id="piece.get('id', id)",
+                arguments="arguments + (function.get('arguments') or '')",
+                order="sorted(calls)",
+            ),
+            "what is known stays",
+        ),
+        Wrong(
+            ASSEMBLED.format(
+                index="piece['index']",
+                id="piece.get('id') or id",
+                arguments="function.get('arguments') or arguments",
+                order="sorted(calls)",
+            ),
+            "one call whose arguments come in three pieces",
+        ),
+        Wrong(
+            ASSEMBLED.format(
+                index="piece['index']", id="piece.get('id') or id", arguments="arguments + (function.get('arguments') or '')", order="calls"
+            ),
+            "in the order of their index",
+        ),
     ),
 }
 """Two at least for each exercise, by its number."""

@@ -27,6 +27,7 @@ TAUGHT: dict[str, dict[str, list[str]]] = {
     "05": {"kit/store.py": ["is_refused_id"]},
     "06": {"kit/client.py": ["Backoff"]},
     "07": {"kit/room.py": ["_MENTION", "addressed"]},
+    "08": {"kit/agents/answer.py": ["Echo"]},
 }
 """By chapter and file the functions, classes and constants that it teaches whole: `{"02": {"kit/auth.py": ["Refused"]}}`."""
 
