@@ -20,6 +20,7 @@ from websockets import ConnectionClosed
 from websockets.asyncio.client import ClientConnection, connect
 
 from kit.history import History
+from kit.lab.project import Project
 from kit.packets import AnyPacket, Content, FromServer, Hello, decode_sent
 from kit.service import Service
 
@@ -129,7 +130,7 @@ class Visitor:
 
 @asynccontextmanager
 async def visit(
-    server: Service, session: str = "s", *, name: str = "ann", token: str | None = None, query: str = "", **options: Any
+    server: Service | Project, session: str = "s", *, name: str = "ann", token: str | None = None, query: str = "", **options: Any
 ) -> AsyncIterator[Visitor]:
     """A plain client in a session, its `hello` read."""
     headers = {"Authorization": f"Bearer {server.token(name) if token is None else token}"}
