@@ -40,7 +40,7 @@ async def main() -> None:
 
     async with serve(visit, "127.0.0.1", 0, compression=None, subprotocols=[Subprotocol("kit.v1")]) as server:
         say(url=f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}")
-        await until_told_to_go()
+        await until_told_to_go(at_once=True)
 
 
 if __name__ == "__main__":
