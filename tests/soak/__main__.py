@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import random
 import statistics
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.conftest import RealStore
+from tests.soak.crowd import screens, stops
 from tests.soak.many import many_sessions
 from tests.soak.pages import pages
 from tests.soak.stories import FAULTS, KILLS, LEASE, Failed, world, world_of_processes
@@ -32,6 +34,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--takeovers", type=int, default=20, help="measured of each kind")
     parser.add_argument("--sessions", type=int, default=1000, help="live at a time on one instance")
     parser.add_argument("--minutes", type=float, default=10.0, help="for that long")
+    parser.add_argument("--stops", type=int, default=1000, help="of all in a room of eight agents that speak")
+    parser.add_argument("--crowd", type=float, default=20.0, metavar="SECONDS", help="that the same room speaks to 40 people")
     parser.add_argument("--worlds", type=int, default=6, help="stories told at a time")
     return parser.parse_args()
 
@@ -99,6 +103,14 @@ async def main(chosen: argparse.Namespace) -> int:
                     f"{await zombies(store.url, chosen.takeovers)} instances woke up after their lease; nothing of theirs landed",
                     flush=True,
                 )
+            if chosen.crowd:
+                store.empty()
+                fine &= await screens(store.url, chosen.crowd)
+            if chosen.stops:
+                store.empty()
+                late = await stops(store.url, chosen.stops, random.Random(chosen.seed))
+                print(f"{chosen.stops} times all agents of a room stopped: {late} packets of a stopped turn after its receipt", flush=True)
+                fine &= late == 0
             if chosen.sessions and chosen.minutes:
                 fine &= await many_sessions(store.url, chosen.sessions, chosen.minutes * 60)
         except* Failed as failed:
