@@ -47,7 +47,7 @@ def main() -> None:
 
 def _sections(store: RealStore, rng: random.Random, quick: bool) -> Iterator[Callable[[], Iterator[Table]]]:
     """What is printed as soon as it is known."""
-    rounds, seconds = (1, 0.05) if quick else (3, 2.0)
+    rounds, seconds = (1, 0.04) if quick else (3, 1.5)
     yield partial(comparison.measure, store, seconds, rounds, times=3 if quick else 20, kills=1 if quick else 5, peers=not quick, rng=rng)
     rows: list[Callable[[], list[Row]]] = [
         lambda: throughput.measure(store, seconds, rounds, rng, most=200 if quick else 1000),

@@ -46,6 +46,8 @@ RAW = Arm("raw TCP", "raw", Dialect(), "none")
 BARE = Arm("bare websockets", "bare", Bare(), "none")
 KIT_FAKE = Arm("the kit, fakeredis", "full", Kit(), "fake")
 KIT = Arm("the kit, real store", "full", Kit())
+ASGI = Arm("the kit as ASGI, real store", "asgi", Kit())
+WORKERS = Arm("the kit, 4 workers", "asgi", Kit(), options={"workers": 4})
 SSE = Arm("starlette, SSE + POST", "peers.sse", Sse(), note="ids of a Redis stream as Last-Event-ID")
 PEERS = (
     replace(SSE, needs=install.python),

@@ -15,7 +15,7 @@ from statistics import median
 from typing import NamedTuple
 
 from tests.bench import lifelines
-from tests.bench.arms import BARE, KIT, KIT_FAKE, PEERS, RAW, SSE, Arm
+from tests.bench.arms import ASGI, BARE, KIT, KIT_FAKE, PEERS, RAW, SSE, Arm
 from tests.bench.lifelines import Seen
 from tests.bench.paced import Delays, pace
 from tests.bench.peers.install import Missing
@@ -51,7 +51,7 @@ def measure(store: RealStore, seconds: float, rounds: int, *, times: int, kills:
 
     Without `peers`, only those that need no installation.
     """
-    arms, notes = _found((RAW, BARE, KIT_FAKE, KIT, *(PEERS if peers else (SSE,))))
+    arms, notes = _found((RAW, BARE, KIT_FAKE, KIT, ASGI, *(PEERS if peers else (SSE,))))
     measured = {arm: Measured([], []) for arm in arms}
     for _ in range(rounds):
         for arm in rng.sample(arms, len(arms)):
@@ -107,13 +107,17 @@ def _cells(found: Measured) -> list[str]:
     speeds: list[Callable[[Round], float]] = [lambda r: r.one.wall, lambda r: r.many.wall, lambda r: r.many.cpu]
     cells = [f"{found.middle(speed):,.0f}" for speed in speeds]
     cells.append(f"{found.middle(lambda r: r.one.joined):.0f}, {found.middle(lambda r: r.many.joined):.0f}")
-    drops = [one.drops for one in found.rounds if one.drops]
+    drops = _drops(found)
     if drops:
         waits = [wait for one in drops for wait in one.waits] or [nan]
         cells += [f"{value:.1f}" for value in (found.middle(_p50), found.middle(_p99), median(waits))]
         lost, doubled, said = (sum(each) for each in zip(*((one.lost, one.doubled, one.said) for one in drops), strict=True))
         cells += [f"{lost}, {doubled} of {said}", _fate(found.kills)]
     return cells
+
+
+def _drops(found: Measured) -> list[Seen]:
+    return [one.drops for one in found.rounds if one.drops]
 
 
 def _p50(one: Round) -> float:
@@ -152,7 +156,7 @@ def _targets(measured: dict[Arm, Measured]) -> list[Row]:
         mine, their = ours.middle(delay), peers[best].middle(delay)
         told = f"{mine:.1f} ms, {best.name} {their:.1f} ms"
         rows.append(Row(f"{what} at {PACE} tokens/s: the kit on a real store", told, "<= the best peer's", mine <= their))
-    whole = [one.drops for one in ours.rounds if one.drops] + ours.kills
+    whole = _drops(ours) + ours.kills + _drops(measured[ASGI]) + measured[ASGI].kills
     inexact = sum(one.lost + one.doubled for one in whole)
     rows.append(Row("tokens lost or doubled in all drops and kills", f"{inexact} of {sum(one.said for one in whole)}", "0", inexact == 0))
     return rows

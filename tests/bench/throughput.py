@@ -12,7 +12,7 @@ import random
 from statistics import median
 from typing import NamedTuple
 
-from tests.bench.arms import BARE, KIT, KIT_FAKE, Arm
+from tests.bench.arms import ASGI, BARE, KIT, KIT_FAKE, WORKERS, Arm
 from tests.bench.saturated import Speed, saturate
 from tests.bench.table import Row
 from tests.conftest import RealStore
@@ -37,6 +37,7 @@ class Case(NamedTuple):
 FAKE, REAL = "full path, fakeredis", "full path, real server"
 BASE = Case("bare websockets", BARE)
 JOINED = (Case(REAL, KIT, target=1.5), Case(FAKE, KIT_FAKE, target=0.9))
+ONE, FOUR = Case("full path, uvicorn, real server", ASGI), Case("full path, 4 workers of uvicorn, real server", WORKERS)
 CASES = (
     BASE,
     Case(REAL, KIT, join=False, target=0.45),
@@ -44,6 +45,8 @@ CASES = (
     Case(REAL, KIT, join=False, step=True),
     Case(FAKE, KIT_FAKE, join=False, step=True),
     *JOINED,
+    ONE,
+    FOUR,
 )
 Runs = dict[Case, list[Speed]]
 
@@ -57,7 +60,8 @@ def measure(store: RealStore, seconds: float, rounds: int, rng: random.Random, m
         for case in rng.sample(cases, len(cases)):
             store.empty()
             runs[case].append(asyncio.run(_run(case, store, seconds)))
-    return [*(_row(case, runs) for case in cases), *(_growth(few, more, runs) for few, more in zip(JOINED, many, strict=True))]
+    grown = [_growth(few, more, runs) for few, more in zip(JOINED, many, strict=True)]
+    return [*(_row(case, runs) for case in cases), *grown, _workers(runs)]
 
 
 async def _run(case: Case, store: RealStore, seconds: float) -> Speed:
@@ -83,3 +87,8 @@ def _growth(few: Case, many: Case, runs: Runs) -> Row:
     return Row(
         f"{many.what}: cost of a token at {many.sessions:,} sessions", f"{ratio:.2f} times that at 100", "<= 1.5 times", ratio <= 1.5
     )
+
+
+def _workers(runs: Runs) -> Row:
+    ratio = median(one.cpu / four.cpu for one, four in zip(runs[ONE], runs[FOUR], strict=True))
+    return Row(f"{FOUR.what}: cost of a token", f"{ratio:.2f} times that of one", "<= 1.2 times", ratio <= 1.2)
