@@ -4,6 +4,7 @@ from kit.lab.check import check, hint, solution
 from kit.lab.resume import check_resume
 from kit.lab.rooms import open_room
 from kit.lab.start import Lab, finish, start
+from kit.lab.succession import check_agent
 from kit.lab.thread import run
 
-__all__ = ["Lab", "check", "check_resume", "finish", "hint", "open_room", "run", "solution", "start"]
+__all__ = ["Lab", "check", "check_agent", "check_resume", "finish", "hint", "open_room", "run", "solution", "start"]

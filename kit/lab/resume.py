@@ -28,7 +28,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from html import escape
 from typing import Any, TypeVar
@@ -128,7 +128,7 @@ def check_resume(client: Client, *, examples: int = 80, seed: int = 4, seconds: 
     Never raises, but under KIT_STRICT=1 NotKept. The same seed draws the same stories.
     """
     trials: list[Trial] = []
-    _on_a_thread(_search(client, trials, examples, seed, seconds), trials)
+    on_a_thread(_search(client, trials, examples, seed, seconds), lambda: bool(trials) and trials[-1].stuck)
     failed = [trial for trial in trials if trial.broken]
     verdict = Verdict(len(trials), seed, min(failed, key=lambda trial: (len(trial.happened), len(trial.story)), default=None))
     if is_strict() and not verdict.passed:
@@ -139,7 +139,7 @@ def check_resume(client: Client, *, examples: int = 80, seed: int = 4, seconds: 
 def replay(client: Client, *faults: Fault) -> Verdict:
     """One story again, by its faults."""
     trial = Trial(client, faults)
-    _on_a_thread(trial.play, [trial])
+    on_a_thread(trial.play, lambda: trial.stuck)
     return Verdict(1, 0, trial if trial.broken else None)
 
 
@@ -174,16 +174,19 @@ def _search(client: Client, trials: list[Trial], examples: int, seed: int, secon
     return search
 
 
-def _on_a_thread(work: Callable[[], None], trials: Sequence[Trial]) -> None:
-    """A cell has a loop of its own in its thread; and what the instances warn of is the story's, not the cell's."""
-    thread = threading.Thread(target=work, name="check resume", daemon=True)
+def on_a_thread(work: Callable[[], None], stuck: Callable[[], bool]) -> None:
+    """A cell has a loop of its own in its thread; and what the instances warn of is the story's, not the cell's.
+
+    Where somebody's code keeps that thread's loop for itself (`stuck`), Blocks is raised in it.
+    """
+    thread = threading.Thread(target=work, name="check", daemon=True)
     quiet, loud = logging.NullHandler(), logging.getLogger("kit")
     loud.addHandler(quiet)  # else Python prints warnings where nobody has asked for them
     try:
         thread.start()
         while thread.is_alive():
             thread.join(0.5)
-            if trials and trials[-1].stuck:  # raised in the client's next line of Python
+            if stuck():  # raised in that code's next line of Python
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Blocks))
     finally:
         loud.removeHandler(quiet)
