@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 FIRST = "00_start_here.ipynb"
-_COPIED = ("*.ipynb", "images/**/*", "exercises/**/*", "solutions/**/*", "tapes/*.tape")
+_COPIED = ("*.ipynb", "GLOSSARY.md", "PROJECT.md", "images/**/*", "exercises/**/*", "solutions/**/*", "tapes/*.tape")
 
 
 class NoNotebooks(Exception):

@@ -28,6 +28,7 @@ def notebooks(tmp_path: Path) -> Path:
         "exercises/__pycache__/x.pyc",
         "solutions/01_upgrade.ipynb",
         ".ipynb_checkpoints/x.ipynb",
+        "GLOSSARY.md",
         "README.md",
     ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +39,8 @@ def notebooks(tmp_path: Path) -> Path:
 def test_the_first_time_all_chapters_images_and_solutions_are_copied_and_nothing_else(notebooks: Path, tmp_path: Path) -> None:
     """Checkpoints and other files stay behind."""
     copied = copy_notebooks(notebooks, tmp_path / "work")
-    assert set(copied.new) == {FIRST, "01_upgrade.ipynb", "images/map.svg", "exercises/chapter_01.py", "solutions/01_upgrade.ipynb"}
+    chapter = {"01_upgrade.ipynb", "exercises/chapter_01.py", "solutions/01_upgrade.ipynb"}
+    assert set(copied.new) == {FIRST, *chapter, "images/map.svg", "GLOSSARY.md"}
     there = {p.relative_to(tmp_path / "work").as_posix() for p in (tmp_path / "work").rglob("*") if p.is_file()}
     assert there == {*copied.new, ".originals.json"}
     assert (tmp_path / "work" / FIRST).read_text() == f"original {FIRST}"
@@ -103,7 +105,7 @@ def test_it_becomes_jupyterlab_on_the_first_notebook_on_loopback_behind_its_toke
     assert "--ServerApp.ip=127.0.0.1" in line
     assert line[-2:] == ["--no-browser", "--port=8899"]
     assert not re.search("token|password|0[.]0[.]0[.]0", " ".join(line))
-    assert "5 new" in capsys.readouterr().out
+    assert "6 new" in capsys.readouterr().out
     notary, signed = NotebookNotary(data_dir=str(tmp_path / "jupyter")), {path.name for path in work.rglob("*.ipynb")}
     assert signed == {notebook.metadata["title"] for notebook in written.values() if notary.check_signature(notebook)}
 

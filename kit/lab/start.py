@@ -24,6 +24,8 @@ from kit.server import Server, serve
 from kit.store import StoreError, StoreTooOld, open_store
 
 TICKET_HOURS = 12
+MEMORY = "fake://lab"
+"""Where a lab is that no chapter began: it outlives the lab, so that the next one goes on with it."""
 
 
 class CannotStart(Exception):
@@ -171,7 +173,7 @@ def start(
         running.close()
         running.watch.end()
     lab = Lab(wanted)
-    memory = "fake://lab" if chapter is None else f"fake://{chapter}-{secrets.token_hex(8)}"
+    memory = MEMORY if chapter is None else f"fake://{chapter}-{secrets.token_hex(8)}"
     try:
         run(lab._begin(agents, store or memory, pace, options))
     except (*StoreError, StoreTooOld) as error:
