@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from websockets.asyncio.client import connect
 
 from kit.lab import Lab, finish, open_room, run, start
 from kit.lab.rooms import OpenRoom
@@ -115,3 +118,37 @@ def test_an_address_that_is_not_this_machines_is_refused_in_a_sentence(lab: Lab)
     for name in ("war--plan", "a b", ""):
         with pytest.raises(ValueError, match="a room is a session"):
             open_room(name)
+
+
+def test_a_class_of_forty_fits_into_one_room(lab: Lab) -> None:
+    """All come in at once, each by a link of their own, and all read to its end what one of them asks."""
+    names = [f"Guest {n}" for n in range(1, 41)]
+    room = open_room("war", *names)
+    port = urlsplit(room.origin).port or 0
+
+    async def attend(link: str, asks: bool) -> tuple[str, int]:
+        """Join as the page does; gives the whole answer, and how many people are told to be here."""
+        headers = {"Authorization": f"Bearer {urlsplit(link).fragment}", "Origin": room.origin}
+        cookie = (await request(port, "/cookie", headers, method="POST")).headers["set-cookie"].partition(";")[0]
+        where = f"ws://127.0.0.1:{port}/s/war"
+        asking: dict[str, Any] = {"additional_headers": {"Cookie": cookie}, "origin": room.origin, "subprotocols": ["kit.v1"]}
+        async with connect(where, **asking) as socket:
+            text, here, ended = "", 0, False
+            async for frame in (json.loads(sent) async for sent in socket):
+                here = max(here, len(frame.get("names", ())))
+                if asks and here == len(names):
+                    asks = False
+                    await socket.send(json.dumps({"type": "prompt", "ref": "r" * 16, "text": "count"}))
+                text += frame["text"] if frame["type"] == "content" else ""
+                ended = ended or frame["type"] == "end"
+                if ended and here == len(names):
+                    break
+            return text, here
+
+    async def class_of_forty() -> list[tuple[str, int]]:
+        async with asyncio.timeout(30):
+            return await asyncio.gather(*(attend(guest.link, n == 0) for n, guest in enumerate(room.invitations)))
+
+    seen = run(class_of_forty())
+    assert {here for _, here in seen} == {40}
+    assert len({text for text, _ in seen}) == 1
