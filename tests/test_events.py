@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from http.client import HTTPConnection
 from typing import Any
 
 import pytest
 
-from kit.lab.events import event, events
+from kit.lab.events import event, events, post
 from tests.promises.support import count, counting, nodes, read_log
 from tests.support import Json, prompt, request
 
@@ -112,6 +113,15 @@ async def test_a_page_that_comes_back_gets_what_follows_its_last_event(store: st
         assert ids(entries) == [entry.id for entry in await read_log(store, "s")]
         assert "".join(frame["text"] for frame in entries if frame["type"] == "content") == count(60)
         assert json.loads((await say(url, one.token(), word))[1])["status"] == "duplicate"
+
+
+async def test_a_program_says_its_words_on_one_connection(store: str) -> None:
+    """`post` gives the receipt, and the connection stays open for the next word."""
+    async with nodes(store, counting(5), 1) as (one,), events(one.server) as url:
+        with closing(HTTPConnection("127.0.0.1", int(url.rpartition(":")[2]))) as http:
+            first = await asyncio.to_thread(post, http, "s", one.token(), {"type": "prompt", "text": "go"})
+            again = await asyncio.to_thread(post, http, "s", one.token(), {"type": "stop"})
+        assert (first["status"], again["type"]) == ("applied", "receipt")
 
 
 async def test_an_id_of_another_log_is_told(store: str) -> None:

@@ -16,8 +16,9 @@ from redis.exceptions import NoScriptError, ResponseError
 from kit.lab.instances import instances
 from kit.lab.processes import _environment, processes
 from kit.lab.served import encode_reply, served_store
-from kit.packets import Takeover
+from kit.packets import START, EntryId, Prompt, Takeover
 from kit.store import Store, StoreRestarted, open_store
+from kit.transcript import Transcript
 from tests.promises.support import Judge, count, counting, read_log, said, turn_of, watch
 
 COUNTER = "tests.promises.support:counter"
@@ -149,6 +150,20 @@ async def asked_until_answered(store: Store) -> tuple[list[Exception], bytes | N
             return refused, await store.redis.get("a")
         except StoreConnectionError as error:
             refused.append(error)
+
+
+async def test_a_store_can_lose_the_end_of_a_log(served: Any) -> None:
+    """It comes back as another, with the first entries: a reader's place beyond them is told `lost` by the log's new name."""
+    async with open_store(served.url) as store:
+        transcript = Transcript(store)
+        before = await transcript.open("s")
+        for n in range(1, 6):
+            await transcript.say(before.log, Prompt(text=str(n), from_="ann", ref=f"{n}" * 16))
+        await served.lose_tail("s", keep=2)
+        await asked_until_answered(store)
+        after = await transcript.open("s")
+        assert (after.was, after.head) == (before.log.name, EntryId(2, 0))
+        assert [str(entry.id) for entry in await transcript.read(after.log, START)] == ["1-0", "2-0"]
 
 
 async def test_a_session_moves_to_a_new_log_when_its_store_is_restarted(served: Any) -> None:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from http.client import HTTPConnection
 from typing import Any
 
 from starlette.applications import Starlette
@@ -34,6 +36,14 @@ def event(id: str, data: str) -> str:
     """A server-sent event. Its lines end where the standard says, and nowhere else; an empty `id` leaves the place as it was."""
     lines = [f"data: {line}" for line in re.split(r"\r\n|\r|\n", data)]
     return "\n".join([f"id: {id}"] * bool(id) + lines + ["", ""])
+
+
+def post(http: HTTPConnection, session: str, token: str, word: Mapping[str, object]) -> dict[str, object]:
+    """Say a word, and wait for its receipt; for programs, on a connection that stays open."""
+    body = json.dumps({"ref": secrets.token_urlsafe(16), **word})
+    http.request("POST", f"/s/{session}", body, {"Authorization": f"Bearer {token}"})
+    receipt: dict[str, object] = json.load(http.getresponse())
+    return receipt
 
 
 class _Stream:

@@ -48,6 +48,17 @@ class ServedStore:
         if not keep:
             await self.flush()
 
+    async def lose_tail(self, session: str, keep: int) -> None:
+        """It is killed, and comes back without the end of a session's log, as after a crash between two snapshots: `keep` entries stay."""
+        self.pause()
+        async with open_store(self.name) as inside:
+            stream = (await Transcript(inside).open(session)).log.stream
+            kept = await inside.redis.xrange(stream, count=keep)
+            await inside.redis.delete(stream)
+            for id, fields in kept:
+                await inside.redis.xadd(stream, fields, id=id)
+        await self.restart(keep=True)
+
     async def flush(self) -> None:
         """It loses all that it holds."""
         await flush(self.name)

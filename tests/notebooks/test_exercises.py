@@ -484,6 +484,41 @@ WRONG: Mapping[str, tuple[Wrong, ...]] = {
             "in the order of their index",
         ),
     ),
+    "9.1": (
+        Wrong(
+            "from binascii import crc_hqx\ndef slot(key):\n    return crc_hqx(key.encode(), 0) % 16384",
+            "only what stands between the braces",
+        ),
+        Wrong(
+            "import re\nfrom binascii import crc_hqx\n"
+            "def slot(key):\n"
+            "    tag = re.search('{(.+?)}', key)\n"
+            "    return crc_hqx((tag[1] if tag else key).encode(), 0) % 16384",
+            "the whole key counts",
+        ),
+        Wrong(
+            "from binascii import crc_hqx\n"
+            "def slot(key):\n"
+            "    a, b = key.find('{'), key.find('}')\n"
+            "    return crc_hqx((key[a + 1 : b] if 0 <= a < b - 1 else key).encode(), 0) % 16384",
+            "the first `}` after it",
+        ),
+    ),
+    "9.2": (
+        Wrong("def event(id, data):\n    return f'id: {id}\\n' * bool(id) + f'data: {data}\\n\\n'", "each line is one of data"),
+        Wrong(
+            "def event(id, data):\n"
+            "    lines = [f'data: {line}' for line in data.splitlines()]\n"
+            "    return '\\n'.join([f'id: {id}'] * bool(id) + lines + ['', ''])",
+            "U+2028",
+        ),
+        Wrong(
+            "def event(id, data):\n"
+            "    lines = [f'data: {line}' for line in data.split('\\n')]\n"
+            "    return '\\n'.join([f'id: {id}', *lines, '', ''])",
+            "there is no id line",
+        ),
+    ),
 }
 """Two at least for each exercise, by its number."""
 

@@ -28,6 +28,7 @@ TAUGHT: dict[str, dict[str, list[str]]] = {
     "06": {"kit/client.py": ["Backoff"]},
     "07": {"kit/room.py": ["_MENTION", "addressed"]},
     "08": {"kit/agents/answer.py": ["Echo"]},
+    "09": {"kit/lab/events.py": ["event"]},
 }
 """By chapter and file the functions, classes and constants that it teaches whole: `{"02": {"kit/auth.py": ["Refused"]}}`."""
 
