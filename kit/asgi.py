@@ -3,7 +3,8 @@
 app = asgi.app(agent, store=os.environ["REDIS_URL"], secret=os.environ["KIT_SECRET"], origins=["https://example.com"])
 
 Its lifespan opens the instance and drains it. Whoever serves it decides about buffers, pings and sizes: `UVICORN` is what the kit asks of
-uvicorn (https://asgi.readthedocs.io/en/latest/specs/www.html is what it may expect of others).
+uvicorn (https://asgi.readthedocs.io/en/latest/specs/www.html is what it may expect of others). Who is sent away hears 1012 from uvicorn,
+which closes the sockets before it ends the lifespan; hypercorn 0.18 waits for them as long as it is patient, then they hear 1011.
 """
 
 from __future__ import annotations
@@ -173,10 +174,12 @@ def _target(scope: Scope) -> str:
 
 
 def _headers(scope: Scope) -> Headers:
-    """The request's headers. How an upgrade is asked for differs (in HTTP/2 there is no such header), and the server has seen to it."""
-    headers = Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"] if name != b"upgrade")
+    """The request's headers. Those of the upgrade are the server's affair: HTTP/2 has no `Upgrade`, and wsproto takes away what it read."""
+    theirs = (b"upgrade", b"sec-websocket-protocol") if scope["type"] == "websocket" else (b"upgrade",)
+    headers = Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"] if name not in theirs)
     if scope["type"] == "websocket":
         headers["Upgrade"] = "websocket"
+        headers["Sec-WebSocket-Protocol"] = ", ".join(scope["subprotocols"])
     return headers
 
 

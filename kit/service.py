@@ -122,7 +122,8 @@ class Service:
                 ticket = authorization.removeprefix("Bearer ").removeprefix(TICKET)
                 identity = await self.door.spend(ticket, None, origin)
                 token = self.door.issue(identity.name, identity.session, identity.expires - self.door.clock())
-                cookie = f"{COOKIE}={token}; HttpOnly; SameSite=Strict; Path=/"
+                secure = "; Secure" if origin and origin.startswith("https:") else ""
+                cookie = f"{COOKIE}={token}; HttpOnly; SameSite=Strict; Path=/{secure}"
                 return _answer(HTTPStatus.OK, "{}\n", {"Content-Type": "application/json", "Set-Cookie": cookie, **_cors(origin)})
             case _:
                 raise Refused(HTTPStatus.NOT_FOUND, "POST goes to /ticket or /cookie")

@@ -27,22 +27,25 @@ Message = MutableMapping[str, Any]
 
 
 class Server:
-    """An ASGI server of the test's own, with one WebSocket request: what it is sent stands in `sent`; `hold` lets nothing through."""
+    """An ASGI server of the test's own, with one WebSocket request: what is sent to it, while it is `free` and without `fault`."""
 
     def __init__(self, app: asgi.App, path: str = "/s/s", token: str | None = None, **scope: Any) -> None:
-        headers = [(b"sec-websocket-protocol", b"kit.v1")]
-        headers += [(b"authorization", f"Bearer {token}".encode())] if token else []
-        self.scope = {"type": "websocket", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": headers, **scope}
+        asked = {"path": path, "raw_path": path.encode(), "query_string": b"", "subprotocols": ["kit.v1"], **scope}
+        headers = [(b"authorization", f"Bearer {token}".encode())] if token else []
+        self.scope = {"type": "websocket", "headers": headers, **asked}
         self.said: asyncio.Queue[Message] = asyncio.Queue()
         self.said.put_nowait({"type": "websocket.connect"})
         self.sent: list[Message] = []
         self.free = asyncio.Event()
         self.free.set()
+        self.fault: Exception | None = None
         self._news = asyncio.Event()
         self.visit = asyncio.create_task(app(self.scope, self.said.get, self._send))
 
     async def _send(self, message: Message) -> None:
         await self.free.wait()
+        if self.fault:
+            raise self.fault
         self.sent.append(message)
         self._news.set()
 
@@ -66,7 +69,7 @@ async def running(**options: Any) -> AsyncIterator[asgi.App]:
 
 
 async def test_a_websocket_need_not_come_with_the_headers_of_http_1() -> None:
-    """Over HTTP/2 it is asked for with `:protocol` (RFC 8441): that the scope is a WebSocket's is enough."""
+    """Over HTTP/2 it is asked for with `:protocol` (RFC 8441), and some servers keep its headers: the scope counts."""
     async with running() as app:
         server = Server(app, token=app.service.token("ann"))
         hello = await server.until(lambda message: "text" in message)
@@ -165,6 +168,20 @@ async def test_a_server_with_larger_limits_does_not_widen_ours(monkeypatch: pyte
                 await ann.send(frame)
                 assert (await ann.closed())[0] == 1009
         assert (await bob.answer(prompt()))["status"] == "applied"
+
+
+@pytest.mark.parametrize("fault", [OSError("gone"), RuntimeError("after sending 'websocket.close'")], ids=repr)
+async def test_a_socket_that_has_gone_ends_the_visit(fault: Exception) -> None:
+    """The specification has `send` raise OSError; uvicorn raises RuntimeError where it has closed the socket by itself (1007, 1009)."""
+    async with running() as app:
+        server = Server(app, token=app.service.token("ann"))
+        await server.until(lambda message: "text" in message)
+        server.fault = fault
+        (connection,) = app.service.connections
+        connection.socket.send_now([b"fanned out"])
+        server.said.put_nowait({"type": "websocket.receive", "text": json.dumps(prompt())})
+        await server.visit
+        assert app.service.connections == set()
 
 
 async def test_frames_leave_in_the_order_in_which_they_came() -> None:

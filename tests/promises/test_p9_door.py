@@ -277,6 +277,15 @@ async def test_other_cookies_do_not_hide_it(server: Service, neighbour: str) -> 
     assert (await request(server, "/s/demo", split)).status == 101
 
 
+@pytest.mark.parametrize(("origin", "secure"), [(PAGE, False), ("https://agents.example", True)])
+async def test_a_cookie_of_a_page_over_tls_never_leaves_it(agent: Counting, serve: Serve, origin: str, secure: bool) -> None:
+    """`Secure` (RFC 6265 section 5.2.5): the browser sends it to no plain http address of that host."""
+    async with serve(agent, origins=[origin]) as server:
+        ticket = await ticket_for(server, origin=origin)
+        reply = await request(server, "/cookie", {"Authorization": f"Bearer {ticket}", "Origin": origin}, method="POST")
+        assert ("Secure" in reply.headers["set-cookie"].split("; ")) == secure
+
+
 @both_servers
 async def test_a_ticket_becomes_a_cookie_that_opens_the_door(server: Service) -> None:
     """HttpOnly and SameSite=Strict; good for the ticket's session, from an allowed page, until the token that it came from expires."""
