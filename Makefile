@@ -2,6 +2,7 @@
 #   PYTHON=/path/to/python3.12   the Python to make the environment with
 #   VENV=somewhere               the environment
 #   MODEL=local                  with lab: a small real model on this machine instead of the script (127 MB more, once)
+#   WHEELHOUSE=folder            install from what `make wheelhouse` made, and ask no network
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
@@ -10,10 +11,14 @@ export UV_PYTHON_DOWNLOADS := never
 unexport PYTHONDONTWRITEBYTECODE
 
 # uv installs in seconds what takes pip half a minute. But it does not read pip's configuration: behind a company's mirror, pip does it.
-uv = { test -x $(BIN)/uv || $(BIN)/python -m pip install --disable-pip-version-check uv==$(UV_VERSION); }
-install = { $(uv) && $(BIN)/uv pip install --python $(BIN)/python --no-deps $(1); } \
-	|| { echo "uv could not install that; trying pip, which reads its own configuration" >&2; $(BIN)/python -m pip install --no-deps $(1); } \
-	|| { echo "Neither could pip. Is there a network? What is above says what was missing; then run make again." >&2; exit 1; }
+from = $(if $(WHEELHOUSE),--no-index --find-links "$(WHEELHOUSE)")
+uv = { test -x $(BIN)/uv || $(BIN)/python -m pip install --disable-pip-version-check $(from) uv==$(UV_VERSION); }
+install = { $(uv) && $(BIN)/uv pip install --python $(BIN)/python $(from) --no-deps $(1); } \
+	|| { echo "uv could not install that; trying pip, which reads its own configuration" >&2; $(BIN)/python -m pip install $(from) --no-deps $(1); } \
+	|| { echo "Neither could pip. What is above says what was missing. $(if $(WHEELHOUSE),$(not_in_it),$(no_network))" >&2; exit 1; }
+no_network = Is there a network? Then run make again. Where there is none: make wheelhouse on a machine like this one that has, copy its\
+	wheelhouse/ here, and make lab WHEELHOUSE=wheelhouse.
+not_in_it = $(WHEELHOUSE) was made for another platform or Python, or from an older lock: make wheelhouse again, see its PLATFORMS and PYTHONS.
 
 help:
 	@echo "make lab       open JupyterLab on your own copies of the notebooks (in work/); MODEL=local: on a small real model"
@@ -25,7 +30,11 @@ help:
 	@echo "make soak      faults at random for a long time"
 	@echo "make lock      resolve requirements*.lock again (UPGRADE=--upgrade: to the newest)"
 	@echo "make notebooks run the notebooks again and store what they print"
-	@echo "make clean     remove environments and caches, never work/"
+	@echo "make wheelhouse  all wheels in wheelhouse/, to set up without a network: make lab WHEELHOUSE=wheelhouse"
+	@echo "               PLATFORMS='linux-x86_64 linux-aarch64 macos-arm64 windows-amd64' (default: this machine's)"
+	@echo "               PYTHONS='3.11 3.12 3.13' (this one's)  LOCK=requirements-test.lock (the tests' packages, too)"
+	@echo "make test-offline  set up from a wheelhouse, and run all notebooks, in a network namespace without a route (Linux)"
+	@echo "make clean     remove environments and caches, never work/ nor wheelhouse/"
 
 lab: $(VENV)/.lab $(if $(filter local,$(MODEL)),$(VENV)/.local)
 	@$(BIN)/python -m kit lab $(if $(MODEL),--model $(MODEL))
@@ -68,6 +77,14 @@ lock: $(VENV)/.made
 notebooks: $(VENV)/.test
 	$(BIN)/python -m tests.notebooks.build
 
+LOCK := requirements.lock
+wheelhouse: $(VENV)/.lab
+	@$(BIN)/python .ci/wheelhouse.py --lock $(LOCK) --platforms "$(PLATFORMS)" --pythons "$(PYTHONS)" wheelhouse uv==$(UV_VERSION)
+
+test-offline:
+	@$(MAKE) wheelhouse LOCK=requirements-test.lock
+	@.ci/offline
+
 clean:
 	rm -rf .venv .setup build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find kit tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
@@ -98,4 +115,4 @@ $(VENV)/.local: $(VENV)/.made requirements-local.lock
 	@$(call install,-r requirements-local.lock)
 	@touch $@
 
-.PHONY: help lab check notebooks test test-local test-all bench soak lock clean
+.PHONY: help lab check notebooks test test-local test-all test-offline wheelhouse bench soak lock clean
