@@ -8,7 +8,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 from uuid import uuid4
 
 import pytest
@@ -20,6 +20,8 @@ from tests.browser.jupyter import Lab, jupyterlab
 from tests.browser.launch import launch
 
 ROOT = Path(__file__).parents[2]
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 OpenPage = Callable[..., Awaitable[Page]]
 
@@ -52,11 +54,35 @@ def site() -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="session")
+def abroad() -> list[str]:
+    """What pages, frames, workers and sockets of any context asked of a host that is not this machine."""
+    return []
+
+
+@pytest.fixture(autouse=True)
+def nothing_from_outside(abroad: list[str]) -> Iterator[None]:
+    """Whatever a test does in a browser, it does with the network unplugged, too."""
+    yield
+    asked, abroad[:] = list(abroad), []
+    assert asked == []
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def browser() -> AsyncIterator[Browser]:
+async def browser(abroad: list[str]) -> AsyncIterator[Browser]:
     """One browser for all tests; a context of its own is what separates them."""
+
+    def watch(context: BrowserContext) -> None:
+        context.on("request", lambda request: note(request.url))  # of workers, too, and of their sockets
+        context.on("page", lambda page: page.on("websocket", lambda socket: note(socket.url)))
+
+    def note(url: str) -> None:
+        if urlsplit(url).scheme in ("http", "https", "ws", "wss") and urlsplit(url).hostname not in LOOPBACK:
+            abroad.append(url)
+
     async with async_playwright() as playwright:
         browser = await launch(playwright)
+        browser.on("context", watch)
         yield browser
         await browser.close()
 
@@ -70,7 +96,7 @@ async def lab(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lab]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
-    """A fresh profile. A page that throws fails the test, and so does one that asks anything of another host."""
+    """A fresh profile. A page that throws fails the test."""
     context = await browser.new_context(viewport={"width": 900, "height": 760})
     context.set_default_timeout(PATIENCE)
     errors: list[str] = []

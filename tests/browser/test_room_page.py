@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
@@ -259,8 +260,8 @@ async def test_without_a_good_link_the_page_stays_shut_and_says_so(here: OpenRoo
     assert "4711" not in await page.locator("body").inner_text()
 
 
-async def test_on_the_network_it_works_over_plain_http(browser: Browser) -> None:
-    """At an address that is not loopback there is no randomUUID, no subtle and no locks: nothing needs them."""
+async def test_on_the_network_it_works_over_plain_http(browser: Browser, abroad: list[str]) -> None:
+    """At an address that is not loopback there is no randomUUID, no subtle and no locks: nothing needs them. No other host is asked."""
     async with opened(browser, _address("0.0.0.0")) as here:
         ann, bob = await here.join("Ann"), await here.join("Bob")
         assert await ann.evaluate("[isSecureContext, typeof crypto.randomUUID, typeof crypto.subtle, typeof navigator.locks]") == [
@@ -271,6 +272,8 @@ async def test_on_the_network_it_works_over_plain_http(browser: Browser) -> None
         await expect(document(bob)).to_have_value("".join(CODE))
         await bob.reload()
         await expect(document(bob)).to_have_value("".join(CODE))
+        assert {urlsplit(url).netloc for url in abroad} == {urlsplit(here.origin).netloc}
+        abroad.clear()
 
 
 # ---- what is only text ----
