@@ -178,3 +178,23 @@ def test_the_licence_is_the_one_that_is_declared() -> None:
     assert text.startswith("MIT License\n")
     assert "Copyright (c) 2026 Tokens on the wire contributors" in text
     assert (PROJECT["license"], PROJECT["license-files"]) == ("MIT", ["LICENSE"])
+
+
+def test_the_workflow_runs_what_make_test_does_on_each_python() -> None:
+    """Linux and macOS; it may read the repository, and nothing else."""
+    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
+    job = workflow["jobs"]["test"]
+    assert job["strategy"]["matrix"] == {"os": ["ubuntu-latest", "macos-latest"], "python": TESTED}
+    assert job["steps"][-1] == {"run": "make test PYTHON=python"}
+    assert workflow["permissions"] == {"contents": "read"}
+
+
+def test_what_the_contributors_page_names_is_there() -> None:
+    """Each target of make, and each file, but for those that stand for one (`NN_name`)."""
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    targets = {*re.findall(r"`make (\w+)`", page)}
+    assert targets >= {"check", "test", "lock"}
+    assert [name for name in targets if not re.search(rf"^{name}:", (ROOT / "Makefile").read_text(), re.MULTILINE)] == []
+    named = {name for name in re.findall(r"[\w./-]+\.(?:py|md|yml|toml)\b", page) if "NN" not in name}
+    assert len(named) > 12
+    assert [name for name in sorted(named) if not ((ROOT / name).exists() or (ROOT / "kit" / name).exists())] == []
