@@ -130,18 +130,20 @@ async def test_an_agent_changes_what_it_read_and_not_what_was_typed_meanwhile(st
 
 async def test_an_agent_looks_again_at_what_it_has_written_and_people_have_typed(store: str) -> None:
     """In the same round: all that it has said by then stands in what it sees, and can be changed."""
-    seen, looks = [], asyncio.Event()
+    seen, looked, looks = [], asyncio.Event(), asyncio.Event()
 
     async def coder(history: History) -> AsyncIterator[AnyPacket]:
         yield Write(name=NAME, text="one two")
         seen.append((await history.now()).documents[NAME].text)
+        looked.set()
         await looks.wait()
         now = await history.now()
         seen.append(now.documents[NAME].text)
         yield now.documents[NAME].change("two", "2")
 
-    async with nodes(store, {"coder": coder}, 1) as (node,), watch(node.server, "s") as watcher, document(node) as ann:
+    async with nodes(store, {"coder": coder}, 1, lease=60) as (node,), watch(node.server, "s") as watcher, document(node) as ann:
         turn = turn_of(await watcher.session.prompt("write"), "coder")
+        await looked.wait()
         await ann.until(lambda text: text == "one two")
         ann.type(0, insert="typed ")
         await ann.settled()
