@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from kit.lab.instances import Node
 from kit.lab.picture import look
@@ -83,6 +83,15 @@ async def test_cluster_what_belongs_to_no_shard_has_a_server_too(real_cluster: R
         assert [await transcript.take_ticket(ticket) for ticket in tickets] == 12 * [None]
         for sessions in spread(store).values():
             assert (await look(transcript, sessions[0])).keys[0][2] == str(SHARDS)
+
+
+async def test_cluster_keys_without_a_tag_are_refused_together(real_cluster: RealCluster) -> None:
+    """The draft of chapter 09, which the kit's keys avoid: one script may not name keys of two slots."""
+    async with open_store(real_cluster.url) as store:
+        line = store.of("demo").redis
+        with pytest.raises(ResponseError, match="same slot"):
+            await line.eval("return 1", 2, "demo:log", "demo:refs")
+        assert await store.of("{3}:demo").redis.eval("return 1", 2, "{3}:demo:log", "{3}:demo:refs") == 1
 
 
 # ---- the promises ----
