@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 from redis.exceptions import ConnectionError as StoreConnectionError
 
 from kit.client import Backoff, connect
+from kit.ending import end
 from kit.history import Agent, History
 from kit.lab.chaos import Witness
 from kit.lab.instances import Node, instances
@@ -101,6 +102,8 @@ class Losses:
         self._late: set[asyncio.Task[Any]] = set()
         self._pipeline = store.commits.pipeline
         store.commits.pipeline = self._lossy
+        self._close = store.close
+        store.close = self._closing  # type: ignore[method-assign]
 
     def _lossy(self, **options: Any) -> Any:
         pipe = self._pipeline(**options)
@@ -119,6 +122,11 @@ class Losses:
 
         pipe.execute = lossy
         return pipe
+
+    async def _closing(self) -> None:
+        """What would come later than the end of its line never comes: it would open a connection that nobody closes."""
+        await end(self._late)
+        await self._close()
 
     async def _send_late(self, execute: Callable[..., Any], options: Any) -> None:
         await asyncio.sleep(self.rng.uniform(0, 0.01))
