@@ -107,16 +107,13 @@ def count_events(monkeypatch: pytest.MonkeyPatch, kill_at: int | None = None) ->
 # ---- crashes ----
 
 
-async def test_killed_at_any_event_a_turn_ends_as_if_nothing_had_happened(
-    server: Server, mode: str, monkeypatch: pytest.MonkeyPatch
+async def survives_each_kill(
+    server: Server, mode: str, prompt: str, events: int, expected: Any, tools: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the provider said and nobody told is asked for again, or attached to: text exact, each tool run once."""
-    with monkeypatch.context() as patch:
-        events = count_events(patch)
-        expected, tools, _ = await whole(server, mode, TWO_CALLS)
-    for kill_at in range(1, events[0] + 1):
+    """Killed at each of so many events, and run again: the story and the tools that ran are what they were without."""
+    for kill_at in range(1, events + 1):
         ran.clear()
-        turn = FakeTurn(joins=random.Random(kill_at)).prompt(TWO_CALLS)
+        turn = FakeTurn(joins=random.Random(kill_at)).prompt(prompt)
         with monkeypatch.context() as patch:
             count_events(patch, kill_at)
             with pytest.raises(Killed):
@@ -124,6 +121,16 @@ async def test_killed_at_any_event_a_turn_ends_as_if_nothing_had_happened(
         await turn.run(agent_on(server, mode))
         assert turn.story() == expected, f"killed at event {kill_at}"
         assert ran == tools, f"killed at event {kill_at}"
+
+
+async def test_killed_at_any_event_a_turn_ends_as_if_nothing_had_happened(
+    server: Server, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the provider said and nobody told is asked for again, or attached to: text exact, each tool run once."""
+    with monkeypatch.context() as patch:
+        events = count_events(patch)
+        expected, tools, _ = await whole(server, mode, TWO_CALLS)
+    await survives_each_kill(server, mode, TWO_CALLS, events[0], expected, tools, monkeypatch)
 
 
 @pytest.mark.parametrize("prompt", [TWO_CALLS, "What is the weather?", "Set theme dark and send mail"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import resource
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
@@ -22,7 +21,7 @@ from kit.packets import Action, Content, Prompt
 from tests import test_openai
 from tests.fake_turn import FakeTurn, Killed
 from tests.test_model import client_of, deltas, events
-from tests.test_openai import MODES, TWO_CALLS, agent_on, count_events, over, ran
+from tests.test_openai import MODES, TWO_CALLS, agent_on, count_events, over, ran, survives_each_kill
 
 no_environment = test_openai.no_environment  # autouse: no key, no address, a proxy that leads nowhere
 
@@ -142,16 +141,7 @@ async def test_killed_at_any_event_of_a_played_tape_a_turn_ends_as_if_nothing_ha
         tape, turn = await recorded(server, mode, "weather in Oslo")
     expected, tools = turn.story(), list(ran)
     server.play(tape, pace=None)
-    for kill_at in range(1, seen[0] + 1):
-        ran.clear()
-        turn = FakeTurn(joins=random.Random(kill_at)).prompt("?")
-        with monkeypatch.context() as patch:
-            count_events(patch, kill_at)
-            with pytest.raises(Killed):
-                await turn.run(agent_on(server, mode))
-        await turn.run(agent_on(server, mode))
-        assert turn.story() == expected, f"killed at event {kill_at}"
-        assert ran == tools, f"killed at event {kill_at}"
+    await survives_each_kill(server, mode, "?", seen[0], expected, tools, monkeypatch)
 
 
 async def test_a_crash_between_two_calls_asks_for_the_other_one_only(server: Server, mode: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 from msgspec import UNSET
 
+from kit.agents.writing import asked
 from kit.history import Copy, History
 from kit.packets import Action, Answer, AnyPacket, Ask, At, Content, Edit, Packet, Prompt, Result, Thought, ToolResult
 
@@ -155,18 +156,12 @@ def _own(packets: list[AnyPacket] | tuple[()], outputs: dict[str, str]) -> Itera
             case Content():
                 text += packet.text
             case Action():
-                yield Call(packet.call, packet.name, _arguments(packet), outputs.get(packet.call, NO_RESULT))
+                yield Call(packet.call, packet.name, msgspec.json.encode(asked(packet)).decode(), outputs.get(packet.call, NO_RESULT))
             case Ask():
                 arguments = {"text": packet.text} | ({"choices": packet.choices} if packet.choices is not None else {})
                 yield Call(packet.call, "ask", msgspec.json.encode(arguments).decode(), outputs.get(packet.call, NO_RESULT))
     if text:
         yield Message("assistant", text)
-
-
-def _arguments(action: Action) -> str:
-    """As the model gave them: what a document was written over is not its own (kit/agents/writing.py)."""
-    own = {name: value for name, value in action.arguments.items() if action.name != "write_document" or name not in ("over", "refused")}
-    return msgspec.json.encode(own).decode()
 
 
 def _outputs(history: History) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import cache
 from threading import Lock
 from typing import Any, Literal
 
@@ -44,9 +45,12 @@ def default_agent(embedded: str, **options: Any) -> Agent:
         asked = {"base_url": embedded, "dialect": "responses", "model": "kit-scripted"}
     asked |= options or {"tools": [get_weather], "client_tools": [set_theme]}
 
+    @cache
+    def made() -> Any:
+        return import_client().openai_agent(**asked)
+
     async def agent(history: History) -> AsyncGenerator[AnyPacket | Prompt, None]:
-        client = await asyncio.to_thread(import_client)
-        async with aclosing(client.openai_agent(**asked)(history)) as said:
+        async with aclosing((await asyncio.to_thread(made))(history)) as said:
             async for packet in said:
                 yield packet
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import PurePath
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
@@ -43,6 +43,12 @@ class Order(Struct, frozen=True, forbid_unknown_fields=True):
     instead_of: str = ""
     over: Over | None = None
     refused: str = ""
+
+
+def asked(action: Action) -> dict[str, Any]:
+    """The arguments as the model gave them: what a document is written over is not its own."""
+    ours = ("over", "refused") if action.name == write_document.__name__ else ()
+    return {name: value for name, value in action.arguments.items() if name not in ours}
 
 
 def planned(action: Action, copy: Copy | None, *, shown: bool) -> Action:

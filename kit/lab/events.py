@@ -26,10 +26,11 @@ from starlette.routing import Route
 from kit.auth import Identity, Refused, Visit, opens
 from kit.connection import BEHIND
 from kit.ending import end
-from kit.lab.race import listening
+from kit.lab.hosted import listening
 from kit.packets import Word, encode
 from kit.said import BadFrame, decode_said
 from kit.server import Server
+from kit.service import origin_of
 
 
 def event(id: str, data: str) -> str:
@@ -137,5 +138,5 @@ async def events(server: Server) -> AsyncIterator[str]:
     """The sessions of an instance that runs on this loop, at one more port of loopback: gives `http://127.0.0.1:PORT`."""
     door = _Door(server)
     routes = [Route("/s/{session}", door.stream), Route("/s/{session}", door.say, methods=["POST"])]
-    async with listening(Starlette(routes=routes, exception_handlers={Refused: _refuse})) as port:
-        yield f"http://127.0.0.1:{port}"
+    async with listening(Starlette(routes=routes, exception_handlers={Refused: _refuse}), server_header=True) as listener:
+        yield origin_of(listener.sockets)

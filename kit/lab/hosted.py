@@ -35,10 +35,10 @@ async def serve(
 
 
 @asynccontextmanager
-async def listening(app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[asyncio.Server]:
-    """An application on a port while the block runs. Its lifespan is the caller's affair."""
+async def listening(app: ASGIApp, host: str = "127.0.0.1", port: int = 0, *, server_header: bool = False) -> AsyncIterator[asyncio.Server]:
+    """An application on a port while the block runs; then every connection is cut. Its lifespan is the caller's affair."""
     # Not `uvicorn.Server.serve`: it takes the signals of the main thread, and needs 0.1 s and more to notice that it should stop.
-    config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, server_header=False, **asgi.UVICORN)
+    config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, server_header=server_header, **asgi.UVICORN)
     config.load()
     state = ServerState()
     listener = await asyncio.get_running_loop().create_server(lambda: H11Protocol(config, state, {}), host, port)

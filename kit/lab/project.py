@@ -109,12 +109,27 @@ class Project:
         return self._door.issue(name, session)
 
     async def serving(self, workers: int) -> None:
-        """Return when so many workers have started. Raises RuntimeError where the process ended instead."""
+        """Return when so many workers have started, and one listens. Raises RuntimeError where the process ended instead."""
         while len(self._found("Application startup (complete)")) < workers or not self._found(_ADDRESS):
-            if self.process.stderr is None or self.process.stderr.at_eof():
-                raise RuntimeError(f"the project did not start:\n{self.log}")
+            self._check_runs()
             self._news.clear()
             await self._news.wait()
+        while not await self._listens():  # of several workers, the address is told before the first of them listens
+            self._check_runs()
+            await asyncio.sleep(0.01)
+
+    def _check_runs(self) -> None:
+        if self.process.stderr is None or self.process.stderr.at_eof():
+            raise RuntimeError(f"the project did not start:\n{self.log}")
+
+    async def _listens(self) -> bool:
+        host, port = self._found(_ADDRESS)[0].rsplit(":", 1)
+        try:
+            _, writer = await asyncio.open_connection(host, port)
+        except ConnectionRefusedError:
+            return False
+        writer.close()
+        return True
 
     async def leave(self) -> int:
         """SIGTERM, as platforms do; gives the exit status."""

@@ -10,16 +10,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
-from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.server import ServerState
 
+from kit.lab.hosted import listening
 from kit.lab.line import line
 from kit.lab.timeline import Run, Timeline
 
@@ -101,20 +99,5 @@ async def answering(clock: Clock) -> AsyncIterator[int]:
         Route("/stream", answers.stream, methods=["POST"]),
         WebSocketRoute("/socket", answers.socket),
     ]
-    async with listening(Starlette(routes=routes)) as port:
-        yield port
-
-
-@asynccontextmanager
-async def listening(app: Starlette) -> AsyncIterator[int]:
-    """An application by uvicorn's protocols, on this loop and a port of its own, while the block runs; then every connection is cut."""
-    config, state = uvicorn.Config(app, lifespan="off", log_config=None, ws_per_message_deflate=False), ServerState()
-    config.load()
-    listener = await asyncio.get_running_loop().create_server(lambda: H11Protocol(config, state, {}), "127.0.0.1", 0)
-    try:
+    async with listening(Starlette(routes=routes), server_header=True) as listener:
         yield listener.sockets[0].getsockname()[1]
-    finally:
-        listener.close()
-        for connection in list(state.connections):
-            connection.transport.abort()
-        await asyncio.gather(*state.tasks)

@@ -2,7 +2,7 @@
 /** Actions: what an agent may have run in this page. Each is claimed first, so that of several pages one runs it. */
 
 import { Shelf } from "./shelf.js";
-import { compare } from "./wire.js";
+import { compare, randomRef } from "./wire.js";
 
 /** @typedef {import("./wire.js").Frame} Frame */
 /** What an action runs: takes its arguments and the panel's element, returns its result. @typedef {(given: any, root: HTMLElement) => any} Run */
@@ -49,7 +49,9 @@ export class Actions {
 
   /** @param {Frame} frame @param {Run} run */
   async #claim(frame, run) {
-    const receipt = await this.#session.claim(frame.call, (ref) => this.#shelf.set(`claim:${frame.call}`, ref));
+    const ref = randomRef();
+    this.#shelf.set(`claim:${frame.call}`, ref);
+    const receipt = await this.#session.claim(frame.call, ref);
     if (receipt.status === "applied" || receipt.was === "applied") await this.#run(frame, run);
   }
 

@@ -87,9 +87,9 @@ export class Session extends EventTarget {
     return this.#word({ type: "answer", call, text });
   }
 
-  /** @param {string} call @param {(ref: string) => void} [known] is told the word's ref, by which the claim is found again in the log */
-  claim(call, known) {
-    return this.#word({ type: "claim", call }, known);
+  /** @param {string} call @param {string} [ref] by which the claim is found again in the log */
+  claim(call, ref) {
+    return this.#word({ type: "claim", call }, ref);
   }
 
   /** @param {string} call @param {{value: any} | {error: string}} outcome */
@@ -100,7 +100,7 @@ export class Session extends EventTarget {
   /** Change a document: this session is the document's own. @param {string} base @param {object[]} splices
    * @param {string} ref by which the patch is found again in the log; a page before this one may have said it already */
   patch(base, splices, ref) {
-    return this.#word({ type: "patch", base, splices }, undefined, ref);
+    return this.#word({ type: "patch", base, splices }, ref);
   }
 
   /** Not a word: it goes around the log and is not repeated. @param {boolean} on */
@@ -122,9 +122,8 @@ export class Session extends EventTarget {
     this.#say("closed", "closed");
   }
 
-  /** @param {object} fields @param {(ref: string) => void} [known] @param {string} [ref] @returns {Promise<Receipt>} */
-  #word(fields, known, ref = randomRef()) {
-    known?.(ref);
+  /** @param {object} fields @param {string} [ref] @returns {Promise<Receipt>} */
+  #word(fields, ref = randomRef()) {
     const receipt = this.#outbox.add(ref, fields);
     this.#pump();
     return receipt;

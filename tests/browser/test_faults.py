@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import BrowserContext, Locator, Page, expect
 
+from kit.client import SILENCE
 from kit.lab import chaos
 from kit.lab.chaos import Fault, Schedule
 from kit.lab.finish import Unfinished
@@ -62,10 +63,16 @@ async def page(context: BrowserContext, site: str, faults: Faults) -> AsyncItera
     await page.close()
 
 
+@pytest.fixture
+def silence() -> float:
+    """How long bob bears it: longer than the instance's beat. Shorter, he dials again whenever nothing is said."""
+    return SILENCE
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def bob(here: Lab, faults: Faults) -> AsyncIterator[Watcher]:
+async def bob(here: Lab, faults: Faults, silence: float) -> AsyncIterator[Watcher]:
     """A client that comes by the line."""
-    async with watch(faults.url, "demo", "bob", token=here.token("bob"), silence=0.5) as bob:
+    async with watch(faults.url, "demo", "bob", token=here.token("bob"), silence=silence) as bob:
         await until(lambda: is_connected(bob))
         yield bob
 
@@ -101,6 +108,7 @@ async def test_cut(page: Page, faults: Faults, bob: Watcher) -> None:
     await expect(page.locator(".kit-state")).to_have_text("after 0 entries: cut")
 
 
+@pytest.mark.parametrize("silence", [0.5])
 async def test_half_open(page: Page, here: Lab, faults: Faults, bob: Watcher) -> None:
     """Nothing comes by that connection; the client notices by the silence alone, and dials again. A switch: it ends it, too."""
     button = await press(page, "Half-open")
@@ -160,6 +168,7 @@ async def test_sliders_by_their_keys(page: Page, faults: Faults) -> None:
 # ---- the instance ----
 
 
+@pytest.mark.parametrize("silence", [0.5])
 async def test_freeze(page: Page, here: Lab, faults: Faults, bob: Watcher) -> None:
     """Its turn goes on at the lab's own when the lease is over; who dials meanwhile comes there; thawed, it says nothing late."""
     turn = turn_of(await bob.session.prompt("go", to="endless"), "endless")
@@ -219,7 +228,7 @@ async def test_pause(page: Page, here: Lab, bob: Watcher) -> None:
 
 
 async def test_trim_and_flush(page: Page, here: Lab, bob: Watcher) -> None:
-    """The beginning of the log is gone; then all of it, and the client is told."""
+    """The beginning of the log is gone; then all of it, and with the next word the client is told."""
     for _ in range(2):
         await bob.ended(turn_of(await bob.session.prompt("go", to="counter"), "counter"))
     await press(page, "Trim")
@@ -227,6 +236,7 @@ async def test_trim_and_flush(page: Page, here: Lab, bob: Watcher) -> None:
     assert here.session("demo").transcript[0].id.endswith("-0"), "whole epochs go"
     await press(page, "Flush")
     await until(lambda: not here.session("demo").transcript)
+    here.session("demo").say(Prompt(text="go", to="counter"))
     await bob.until(lambda w: w.gaps)
 
 
