@@ -205,6 +205,8 @@ async def _lab(options: argparse.Namespace) -> int:
             return open_lab(options.dir, options.more)
     except NoNotebooks as missing:
         raise Unusable(str(missing)) from None
+    except OSError as error:
+        raise Unusable(f"the notebooks can't be copied ({error}): name a folder that has room and may be written, with --dir") from None
 
 
 @contextmanager

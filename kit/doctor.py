@@ -12,6 +12,8 @@ import importlib.util
 import os
 import re
 import secrets
+import shlex
+import shutil
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -22,6 +24,7 @@ from urllib.request import getproxies, proxy_bypass
 ROOT = Path(__file__).parent.parent
 DISTRIBUTION = "tokens-on-the-wire"
 PYTHON = (3, 11)
+TEXT_ONLY = ("www-browser", "links", "elinks", "lynx", "w3m")  # what Python's webbrowser falls back to in a terminal
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,34 @@ def loopback(host: str = "127.0.0.1", patience: float = 2.0) -> Check:
         return Check(False, f"no port on {host} ({error})", "allow Python to listen on loopback: a firewall or a sandbox forbids it")
 
 
+def port(number: int = 8888) -> Check:
+    """JupyterLab's own. It is no failure that another JupyterLab has it: the address that is printed has another number then."""
+    try:
+        with socket.create_server(("127.0.0.1", number)):
+            return Check(True, f"port {number} is free for JupyterLab")
+    except OSError:
+        return Check(True, f"port {number} is taken: JupyterLab takes one that is free, and prints it")
+
+
+def browser(env: Mapping[str, str] = os.environ) -> Check:
+    """What JupyterLab opens. Where there is none, the printed address does in any, also beyond an ssh tunnel."""
+    import webbrowser  # here: it asks the desktop when it is imported
+
+    address = "open the address that `make lab` prints in any browser"
+    named = [shlex.split(choice)[:1] for choice in env.get("BROWSER", "").split(os.pathsep) if choice.strip()]
+    if named and not any(shutil.which(program) for (program,) in named):
+        return Check(False, f"BROWSER={env['BROWSER']}, which is not here", f"unset BROWSER, or {address}")
+    try:
+        found = getattr(webbrowser.get(), "name", "")
+    except webbrowser.Error:
+        return Check(True, f"no browser opens by itself here: {address}")
+    if found in TEXT_ONLY:
+        return Check(
+            False, f"{found} is the only browser here, and runs no scripts", f"{address}; --no-browser keeps {found} from the terminal"
+        )
+    return Check(True, f"a browser opens by itself{f' ({found})' if found else ''}")
+
+
 async def store(url: str | None = None, patience: float = 5.0) -> Check:
     """A word can be said and read: Lua, streams, and a server that is new enough."""
     from kit.packets import START, Prompt
@@ -149,7 +180,7 @@ async def check_all(url: str | None = None) -> list[Check]:
         checks += map(package, requirements())
     if all(check.ok for check in checks):
         stores = [await store(), await store(url)] if url else [await store()]
-        checks += [kit_for_kernels(), loopback(), *stores, proxy(), api_key()]
+        checks += [kit_for_kernels(), loopback(), port(), browser(), *stores, proxy(), api_key()]
     return checks
 
 

@@ -88,6 +88,7 @@ def _digest(file: Path) -> str:
 def command(work: Path, more: Sequence[str], *, root: bool) -> list[str]:
     """JupyterLab of this very Python on the first notebook, on loopback only, behind its token; `more` comes last, and so wins."""
     options = ["--ServerApp.ip=127.0.0.1", f"--LabApp.default_url=/lab/tree/{FIRST}"]  # the address that it prints
+    options += ["--LabApp.news_url=None"]  # or it asks, over the first notebook, whether to fetch news from its makers' site
     options += ["--allow-root"] if root else []  # in a container everybody is
     return [sys.executable, "-m", "jupyterlab", str(work / FIRST), *options, *more]
 

@@ -7,8 +7,10 @@ import os
 import socket
 import subprocess
 import sys
+import webbrowser
 from dataclasses import FrozenInstanceError
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -113,6 +115,37 @@ def test_loopback() -> None:
     assert not check.ok
     assert "192.0.2.1" in check.found
     assert "firewall" in check.remedy
+
+
+def test_a_port_that_is_taken_is_told_and_is_no_failure() -> None:
+    """JupyterLab looks for another by itself."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1]
+        check = doctor.port(number)
+    assert str(check) == f"OK    port {number} is taken: JupyterLab takes one that is free, and prints it"
+    assert str(doctor.port(number)) == f"OK    port {number} is free for JupyterLab"
+
+
+@pytest.mark.parametrize(
+    ("named", "found", "says"),
+    [
+        ("", "firefox", "OK    a browser opens by itself (firefox)"),
+        ("", None, "OK    no browser opens by itself here: open the address that `make lab` prints in any browser"),
+        ("", "w3m", "FAIL  w3m is the only browser here, and runs no scripts: open the address that `make lab` prints in any browser"),
+        ("/no/such-browser %s", "x", "FAIL  BROWSER=/no/such-browser %s, which is not here: unset BROWSER, or open the address"),
+        (f"/no/such-browser{os.pathsep}sh -c %s", "sh", "OK    a browser opens by itself (sh)"),
+    ],
+)
+def test_what_shows_jupyterlab(named: str, found: str | None, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a server there is none, and none is needed; a variable that leads nowhere, or to a page of text, is told."""
+
+    def get() -> object:
+        if found is None:
+            raise webbrowser.Error("could not locate runnable browser")
+        return SimpleNamespace(name=found)
+
+    monkeypatch.setattr(webbrowser, "get", get)
+    assert str(doctor.browser({"BROWSER": named})).startswith(says)
 
 
 async def test_a_store_that_works(store: str) -> None:
@@ -226,6 +259,7 @@ def test_the_program_says_a_line_a_check_and_fails_if_one_does() -> None:
         "OPENAI_API_KEY": "",
         "NO_PROXY": "127.0.0.1,localhost",
         "no_proxy": "127.0.0.1,localhost",
+        "BROWSER": "sh",
     }
     well = subprocess.run(run, env=env, cwd=doctor.ROOT, capture_output=True, text=True, timeout=30)
     assert all(line.startswith("OK    ") for line in well.stdout.splitlines()), well.stdout

@@ -125,6 +125,7 @@ def test_jupyterlab_understands_the_command(notebooks: Path, tmp_path: Path) -> 
     assert '"ip": "127.0.0.1"' in done.stdout
     assert '"port": 8899' in done.stdout
     assert "/lab/tree/00_start_here.ipynb" in done.stdout
+    assert '"news_url": "None"' in done.stdout
     assert "WARNING" not in done.stderr.upper()
 
 
@@ -133,6 +134,15 @@ def test_without_notebooks_it_says_where_they_come_from(tmp_path: Path) -> None:
     with pytest.raises(NoNotebooks, match="clone it"):
         copy_notebooks(tmp_path, tmp_path / "work")
     assert not (tmp_path / "work").exists()
+
+
+def test_a_folder_that_can_not_be_written_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A disk that is full, a checkout of somebody else's: no traceback, and what to do."""
+    (tmp_path / "file").write_text("in the way")
+    assert main(["lab", "--dir", str(tmp_path / "file")]) == 2
+    err = capsys.readouterr().err
+    assert "the notebooks can't be copied" in err
+    assert "with --dir" in err
 
 
 def test_a_broken_environment_is_told_in_the_doctors_words(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

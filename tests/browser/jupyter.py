@@ -135,7 +135,7 @@ async def jupyterlab(folder: Path, *, theme: str = "JupyterLab Light") -> AsyncI
     with (folder / "jupyter.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(*command, env=env, stdout=log, stderr=log, cwd=work, start_new_session=True)
     try:
-        server = await _listening(home / "runtime", process, folder / "jupyter.log")
+        server = await listening(home / "runtime", process, folder / "jupyter.log")
         yield Lab(server["url"].rstrip("/"), server["token"], work)
     finally:
         if process.returncode is None:
@@ -143,7 +143,7 @@ async def jupyterlab(folder: Path, *, theme: str = "JupyterLab Light") -> AsyncI
         await process.wait()
 
 
-async def _listening(runtime: Path, process: asyncio.subprocess.Process, log: Path) -> dict[str, str]:
+async def listening(runtime: Path, process: asyncio.subprocess.Process, log: Path) -> dict[str, str]:
     """What the server writes about itself once it listens; raises RuntimeError with its log where it ended instead."""
     while process.returncode is None:
         if server := _written(runtime):
