@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import nbformat
+from nbformat.sign import NotebookNotary
 from playwright.async_api import Page
 
 ROOT = Path(__file__).parents[2]
@@ -116,6 +118,10 @@ async def jupyterlab(folder: Path, *, theme: str = "JupyterLab Light") -> AsyncI
     """JupyterLab on copies of the notebooks in `folder`; its own settings, its own token, loopback only."""
     work, home = folder / "work", folder / "home"
     shutil.copytree(ROOT / "notebooks", work)
+    (home / "data").mkdir(parents=True)
+    with NotebookNotary(data_dir=str(home / "data")) as notary:  # as `make lab` does, but not for whoever runs the tests
+        for path in work.rglob("*.ipynb"):
+            notary.sign(nbformat.read(path, as_version=4))
     for name, settings in {**SETTINGS, "@jupyterlab/apputils-extension/themes": {"theme": theme}}.items():
         path = home / "settings" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,6 +130,7 @@ async def jupyterlab(folder: Path, *, theme: str = "JupyterLab Light") -> AsyncI
         **os.environ,
         "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "JUPYTER_DATA_DIR": str(home / "data"),
         "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
         "JUPYTER_CONFIG_DIR": str(home / "config"),
         "IPYTHONDIR": str(home / "ipython"),
