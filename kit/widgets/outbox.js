@@ -13,6 +13,8 @@ const STALE = 10 * 60_000;
 
 export class Outbox {
   /** @type {Map<string, {body: string, sent: boolean, done: (receipt: Receipt) => void}>} */ #words = new Map();
+  /** What an earlier page left behind, until it is known which log this is. @type {{ref: string, at: number, log?: string, body: string}[]} */
+  #left;
   #window = WINDOW;
   #shelf;
   #now;
@@ -22,26 +24,33 @@ export class Outbox {
     this.#shelf = shelf;
     this.#now = now;
     const left = shelf.names("word:").map((name) => ({ ref: name.slice("word:".length), ...JSON.parse(shelf.get(name) ?? "{}") }));
-    for (const { ref, at, body } of left.sort((a, b) => a.at - b.at)) {
-      if (now() - at < STALE) this.#words.set(ref, { body, sent: false, done: () => {} });
-      else shelf.remove(`word:${ref}`);
-    }
+    for (const { ref, at } of left) if (now() - at >= STALE) shelf.remove(`word:${ref}`);
+    this.#left = left.filter(({ at }) => now() - at < STALE).sort((a, b) => a.at - b.at);
+  }
+
+  /** The log is known: take up what an earlier page wrote for it. Two kernels may both have a session of this name, and share the
+   * storage: what was said to one is not said to the other. @param {string | null} log */
+  join(log) {
+    const ours = this.#left.filter((word) => !word.log || word.log === log);
+    this.#words = new Map([...ours.map(({ ref, body }) => /** @type {const} */ ([ref, { body, sent: false, done: () => {} }])), ...this.#words]);
+    this.#left = [];
   }
 
   /** How many words wait for their receipt. */
   get size() {
-    return this.#words.size;
+    return this.#words.size + this.#left.length;
   }
 
   /** Keep a word until its receipt, which the promise brings. A word that is too large is refused here: the server would answer
-   * it with an `error`, which names no word. @param {string} ref @param {object} fields @returns {Promise<Receipt>} */
-  add(ref, fields) {
+   * it with an `error`, which names no word. @param {string} ref @param {object} fields
+   * @param {string | null} log for which it is meant, if that is known @returns {Promise<Receipt>} */
+  add(ref, fields, log) {
     const body = JSON.stringify({ ...fields, ref }, (_, value) => (typeof value === "string" ? wellFormed(value) : value));
     const size = new TextEncoder().encode(body).length;
     if (size > MAX_WORD) {
       return Promise.resolve({ ref, status: "refused", reason: `a word has at most ${MAX_WORD} bytes, this one ${size}: make it shorter` });
     }
-    this.#shelf.set(`word:${ref}`, JSON.stringify({ at: this.#now(), body }));
+    this.#shelf.set(`word:${ref}`, JSON.stringify({ at: this.#now(), log, body }));
     return new Promise((done) => this.#words.set(ref, { body, sent: false, done }));
   }
 

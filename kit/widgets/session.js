@@ -124,7 +124,7 @@ export class Session extends EventTarget {
 
   /** @param {object} fields @param {string} [ref] @returns {Promise<Receipt>} */
   #word(fields, ref = randomRef()) {
-    const receipt = this.#outbox.add(ref, fields);
+    const receipt = this.#outbox.add(ref, fields, this.log);
     this.#pump();
     return receipt;
   }
@@ -156,6 +156,7 @@ export class Session extends EventTarget {
     else if (hello.status === "fresh" && !this.cursor) this.#startOver(hello.log, hello.after);
     else this.#startOver(hello.log, hello.after, hello.reason ?? "other log");
     if (this.state.phase !== "open") this.#say("open", `connected${by}`);
+    this.#outbox.join(this.log);
     this.#pump();
   }
 

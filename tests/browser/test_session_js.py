@@ -416,6 +416,33 @@ async def test_a_word_without_receipt_is_repeated_with_the_same_ref(blank: Page)
     ) == ["hello", 24, True, []]
 
 
+async def test_what_was_said_to_one_kernel_is_not_said_to_another(blank: Page) -> None:
+    """Two notebooks share the browser's storage, and both call their session `demo`: only the log tells which one a word was meant for."""
+    said = await run(
+        blank,
+        """
+        const first = connect(world.options());
+        await world.pass(0);
+        world.socket.hello();
+        world.socket.end(); // its kernel is gone
+        first.prompt("for the first");
+        first.close();
+        const told = [];
+        for (const log of ["log2", "log1"]) {
+          const session = connect(world.options());
+          session.prompt("for whoever is here");
+          await world.pass(0);
+          world.socket.hello({ log });
+          told.push(world.socket.sent.map((word) => word.text));
+          for (const word of world.socket.sent) world.socket.say({ type: "receipt", ref: word.ref, status: "applied", id: "1-0" });
+          session.close();
+        }
+        return told;
+        """,
+    )
+    assert said == [["for whoever is here"], ["for the first", "for whoever is here"]]
+
+
 async def test_each_word_has_the_fields_of_the_protocol(blank: Page) -> None:
     """What `kit.said` reads is what is written: no field too many."""
     sent = await run(
