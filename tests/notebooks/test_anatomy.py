@@ -1,8 +1,12 @@
-"""A chapter's anatomy: 25 to 35 cells, short ones, prose before each, one definition a cell, used below it. 00, the tour, is exempt."""
+"""A chapter's anatomy: 25 to 35 cells, short ones, prose before each, one definition a cell, used below it; questions at its end.
+
+00, the tour, is exempt.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +16,10 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from tests.notebooks.build import number_of
 from tests.notebooks.chapters import Definition, chapters, code, definitions
 
+QUESTION = re.compile(r"<details><summary>[^`\n]+\?</summary>\n\n.+?\n\n</details>", re.DOTALL)
+"""With its answer, folded. A summary is HTML: no Markdown in it."""
 CELLS = range(25, 36)
+QUESTIONS = 3
 AIM, END = 12, 30
 """Lines of a code cell: what three in four keep to, and what none exceeds."""
 
@@ -27,6 +34,9 @@ def faults(notebook: NotebookNode) -> Iterator[str]:
     if (long := sum(n > AIM for n in lines)) * 4 > len(lines):
         yield f"{long} of {len(lines)} code cells have more than {AIM} lines"
     yield from _without_prose(notebook)
+    last = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"][-1]
+    if (asked := len(QUESTION.findall(last))) != QUESTIONS:
+        yield f"{asked} questions in its last text, not {QUESTIONS}"
     for i, source in enumerate(cells):
         found = definitions(source)
         if len(found) > 1:
@@ -64,6 +74,7 @@ def chapter(*sources: str, cells: int = 26) -> NotebookNode:
     made = [
         cell for source in (*sources, *["x"] * (cells // 2 - len(sources))) for cell in (new_markdown_cell("why"), new_code_cell(source))
     ]
+    made[-2].source = "\n\n".join(["<details><summary>Why?</summary>\n\nBecause.\n\n</details>"] * QUESTIONS)
     return new_notebook(cells=made)
 
 
@@ -87,6 +98,7 @@ def test_a_good_chapter_has_no_fault() -> None:
         (chapter(*["x\n" * 13] * 4), "4 of 13 code cells have more than 12 lines"),
         (chapter("def f():\n    pass\nclass G:\n    pass", "f, G"), "2 definitions in one cell: f, G"),
         (chapter(DEFINES), "nothing uses f"),
+        (new_notebook(cells=[*chapter().cells, new_markdown_cell("Next.")]), "0 questions in its last text, not 3"),
         (chapter(USES, DEFINES), "nothing uses f"),
         (chapter(DEFINES, DEFINES), "nothing uses f"),
         (new_notebook(cells=[*chapter(DEFINES, USES).cells, new_code_cell("y")]), "no prose before 'y'"),
