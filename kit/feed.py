@@ -6,13 +6,14 @@ needed at once. All go through `accept`, which takes each id's successor and not
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
 from kit.history import History
-from kit.log import Opened, Stored
+from kit.log import Log, Opened, Stored
 from kit.packets import START, At, Entry, EntryId, decode_entry
 from kit.projection import Projection
 from kit.transcript import Transcript
@@ -50,6 +51,8 @@ class Feed:
         self.held = 0
         """How many are about to do something with it."""
         self._projection: Projection | None = None
+        self._read: tuple[Log, tuple[Entry, ...]] | None = None
+        """What a turn has read of a log: those that run at the same time have it in common."""
 
     @property
     def epoch(self) -> int:
@@ -127,12 +130,30 @@ class Feed:
 
     async def history(self, turn: str) -> tuple[History, EntryId]:
         """The log as the agent of a turn gets it, and the id up to which it was read."""
-        entries: list[Entry] = []
-        head = START
-        while batch := await self.transcript.read(self.log, head, 2000):
+        log = self.log
+        entries = list(await self._known(log))
+        head = EntryId.parse(entries[-1].id) if entries else START
+        while batch := await self.transcript.read(log, head, 2000):
             entries.extend(_entry(stored) for stored in batch)
             head = batch[-1].id
-        return History(tuple(entries), turn), head
+        history = History(tuple(entries), turn)
+        if self.turns:
+            self._read = log, history.entries
+        return history, head
+
+    async def _known(self, log: Log) -> Sequence[Entry]:
+        """Of what was read before, that which the store still has."""
+        if self._read is None or self._read[0] is not log:
+            return ()
+        entries = self._read[1]
+        first = await self.transcript.read(log, START, 1)
+        return entries[bisect_left(entries, first[0].id, key=lambda entry: EntryId.parse(entry.id)) :] if first else ()
+
+    def leave(self, turn: Listener) -> None:
+        """A turn hears no more. With the last one goes what they had read."""
+        self.turns.discard(turn)
+        if not self.turns:
+            self._read = None
 
     def move(self, opened: Opened) -> None:
         """The session has another log now: everybody starts over."""

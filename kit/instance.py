@@ -252,7 +252,7 @@ class Instance:
         except Exception:  # one turn must not take the instance with it; it goes on when its lease has run out
             log.exception("session %s, turn %s: the run broke", run.log.session, run.turn)
         finally:
-            run.feed.turns.discard(run)
+            run.feed.leave(run)
             del self._runs[run]
             self.forget(run.log.session)
 

@@ -1,17 +1,30 @@
-"""Crowd: an instance with a room of eight agents, each of which says what it is asked for (speech.py)."""
+"""Crowd: an instance with a room of eight agents, each of which says what it is asked for (speech.py), in words and paragraphs."""
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import AsyncIterator
 
 from kit.auth import Identity
+from kit.history import History
+from kit.packets import Content
 from kit.room import room
 from kit.server import serve
 from tests.bench.child import run, say, until_told_to_go
-from tests.bench.full import agent
+from tests.bench.speech import tokens
 
 ROOM = "room"
 AGENTS = 8
+PARAGRAPH = 60
+"""Tokens of a paragraph."""
+
+
+async def agent(history: History) -> AsyncIterator[Content]:
+    said = history.pieces
+    async for token in tokens(**json.loads(history.prompt.text), said=said):
+        said += 1
+        yield Content(f"{' ' if said % PARAGRAPH else chr(10)}{token}")
 
 
 async def main(store: str) -> None:

@@ -14,7 +14,7 @@ from playwright.async_api import async_playwright, expect
 from kit.client import Session, connect
 from kit.packets import End, Entry, EntryId, Gap, Packet
 from tests.bench.child import Child, child
-from tests.bench.crowd import AGENTS, ROOM
+from tests.bench.crowd import AGENTS, PARAGRAPH, ROOM
 from tests.bench.dialects import Kit
 from tests.browser.launch import launch
 
@@ -66,7 +66,7 @@ async def screens(store: str, seconds: float) -> bool:
             drawn: list[float] = await page.evaluate(DRAWN, AGENTS * tokens)
             await browser.close()
     came = [1000 * (token.came - token.said) for tap in taps for token in tap.tokens]
-    print(f"{AGENTS} agents at {PACE} tokens/s for {seconds:.0f} s, {HEADLESS} headless clients and one page, p95 at most {BOUND:.0f} ms")
+    print(f"{AGENTS} agents at {PACE} tokens/s for {seconds:.0f} s, paragraphs of {PARAGRAPH}, {HEADLESS} headless clients and one page, p95 at most {BOUND:.0f} ms")
     return all([_told("packet to screen", drawn), _told("packet to headless client", came)])
 
 
