@@ -66,7 +66,8 @@ async def screens(store: str, seconds: float) -> bool:
             drawn: list[float] = await page.evaluate(DRAWN, AGENTS * tokens)
             await browser.close()
     came = [1000 * (token.came - token.said) for tap in taps for token in tap.tokens]
-    print(f"{AGENTS} agents at {PACE} tokens/s for {seconds:.0f} s, paragraphs of {PARAGRAPH}, {HEADLESS} headless clients and one page, p95 at most {BOUND:.0f} ms")
+    speak = f"{AGENTS} agents at {PACE} tokens/s for {seconds:.0f} s, in paragraphs of {PARAGRAPH}"
+    print(f"{speak}; {HEADLESS} headless clients and one page: p95 at most {BOUND:.0f} ms")
     return all([_told("packet to screen", drawn), _told("packet to headless client", came)])
 
 
