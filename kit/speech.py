@@ -13,7 +13,8 @@ from kit.projection import Projection
 
 JOINED = 10_000
 """Characters in one joined packet: even where JSON needs six bytes for each of them, its frame stays under the limit."""
-
+TEXTS = (Thought, Content, Write)
+"""A tuple: `isinstance` of a union makes that union anew for each token."""
 
 _HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair: no encoder takes it
 
@@ -50,7 +51,7 @@ def joined(said: Iterable[AnyPacket]) -> Iterator[tuple[AnyPacket, int]]:
         if run and not (_goes_on(piece, run[-1]) and size + len(piece.text) <= JOINED):
             yield _join(run), len(run)
             run, size = [], 0
-        if isinstance(piece, Thought | Content | Write):
+        if isinstance(piece, TEXTS):
             run.append(piece)
             size += len(piece.text)
         else:

@@ -222,7 +222,7 @@ class Run:
                     await self._hold(said)
                     continue
                 new = list(pieces(said, self._known, self.turn))
-                if isinstance(said, Document | Write):
+                if isinstance(said, (Document, Write)):
                     await self._patiently(partial(self.scribe.check, said))
                 self._said.extend(new)
                 self._stands.clear()

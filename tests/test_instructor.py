@@ -36,6 +36,12 @@ def test_each_chapter_has_minutes_and_a_section(chapter: str) -> None:
     assert {n for n in re.findall(r"\b\d\.\d\b", told) if n.startswith(f"{int(chapter)}.")} == known
 
 
+def test_the_readme_has_the_minutes_of_the_day() -> None:
+    told = re.findall(r"^\| \[(\d\d)\]\(.+?\| (\d+) \|", (NOTEBOOKS.parent / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert told == [(row[0][:2], row[3]) for row in TIMES if row[0][:2] in CHAPTERS]
+    assert len(told) == len(CHAPTERS)
+
+
 def test_what_it_quotes_is_what_the_kit_says() -> None:
     """A sentence that was changed would be looked for in vain."""
     kit = NOTEBOOKS.parent / "kit"

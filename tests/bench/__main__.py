@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=None, help="of the order of the arms")
     options = parser.parse_args()
     rng, quick = random.Random(options.seed), options.quick
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # set, it has every child compile what it imports
     began = time.monotonic()
     print(_about(), flush=True)
     with tempfile.TemporaryDirectory() as directory:
@@ -48,7 +49,7 @@ def main() -> None:
 def _sections(store: RealStore, rng: random.Random, quick: bool) -> Iterator[Callable[[], Iterator[Table]]]:
     """What is printed as soon as it is known."""
     rounds, seconds = (1, 0.04) if quick else (3, 1.5)
-    yield partial(comparison.measure, store, seconds, rounds, times=3 if quick else 20, kills=1 if quick else 5, peers=not quick, rng=rng)
+    yield partial(comparison.measure, store, seconds, rounds, times=3 if quick else 10, kills=1 if quick else 3, peers=not quick, rng=rng)
     rows: list[Callable[[], list[Row]]] = [
         lambda: throughput.measure(store, seconds, rounds, rng, most=200 if quick else 1000),
         lambda: latency.measure(store, 1 if quick else 3, rounds, rng),
@@ -56,7 +57,7 @@ def _sections(store: RealStore, rng: random.Random, quick: bool) -> Iterator[Cal
         lambda: lifelines.resume(store, times=5 if quick else 50),
         lambda: [*footprint.idle(store, connections=100 if quick else 1000), *footprint.imports(times=1 if quick else 5)],
         lambda: panel.measure(stops=2 if quick else 20),
-        lambda: notebooks.measure(count=1 if quick else 100, times=1 if quick else 3),
+        lambda: notebooks.measure(count=1 if quick else 100, times=1 if quick else 2),
     ]
     for each in rows:
         yield partial(_one, each)

@@ -21,12 +21,12 @@ class Speed(NamedTuple):
     joined: float
 
 
-async def saturate(arm: Arm, server: Child, sessions: int, seconds: float, **what: bool) -> Speed:
-    """Ask for more and more, until an answer takes at least half of `seconds`; that one counts."""
+async def saturate(arm: Arm, server: Child, sessions: int, seconds: float, each: int | None = None, **what: bool) -> Speed:
+    """Ask for more and more, until an answer takes at least half of `seconds`; that one counts. `each`: one answer, of so many tokens."""
     names = [f"full-{sessions}-{i}" for i in range(sessions)]
     taps = [await arm.dialect.dial(server, name) for name in names]
     try:
-        total, each = 0, max(1, 1000 // sessions)
+        total, once, each = 0, each is not None, each or max(1, 1000 // sessions)
         while True:
             frames, cpu, began = sum(tap.frames for tap in taps), server.cpu(), time.monotonic()
             for name, tap in zip(names, taps, strict=True):
@@ -34,7 +34,7 @@ async def saturate(arm: Arm, server: Child, sessions: int, seconds: float, **wha
             total += each
             await asyncio.gather(*(tap.reach(total) for tap in taps))
             took, used = time.monotonic() - began, server.cpu() - cpu
-            if took >= seconds / 2:
+            if once or took >= seconds / 2:
                 frames = sum(tap.frames for tap in taps) - frames
                 return Speed(sessions * each / took, sessions * each / max(used, 0.01), sessions * each / frames)
             each = int(each * min(10.0, max(2.0, seconds / took)))
