@@ -68,7 +68,7 @@ class Feed:
             if entry.before != self.cursor:
                 if own:
                     break
-                self._leave_behind()  # trimmed or lost in between: each viewer finds out, and is told, by reading
+                self._forget()  # trimmed or lost in between: each viewer finds out, and is told, by reading
                 frames.clear()
             self._take(entry)
             if self.live:
@@ -90,10 +90,14 @@ class Feed:
         if frames:
             self.live.difference_update([viewer for viewer in self.live if not viewer.push(frames, self.cursor)])
 
-    def _leave_behind(self) -> None:
+    def _forget(self) -> None:
+        """What was heard no longer says how things stand: a turn may have ended in what was not."""
+        self._projection = None
         for viewer in self.live:
             viewer.nudge()
         self.live.clear()
+        for turn in list(self.turns):
+            turn.hear()
 
     async def catch_up(self) -> None:
         """Hear all that the log holds now."""
@@ -106,7 +110,7 @@ class Feed:
                 self.accept(entries)
 
     async def projection(self) -> Projection:
-        """What the log means up to `cursor`; read once, then kept up."""
+        """What the log means up to `cursor`; read once, then kept up, as long as there is no hole in what is heard."""
         while self._projection is None:
             log, fresh = self.log, Projection()
             while self.log is log and fresh.head < self.cursor:
@@ -120,6 +124,10 @@ class Feed:
             if self.log is log and self._projection is None:
                 self._projection = fresh
         return self._projection
+
+    def is_current(self, projection: Projection) -> bool:
+        """Whether that is still kept up."""
+        return projection is self._projection
 
     async def append(self, bodies: Sequence[tuple[bytes, At | None]]) -> None:
         """Add packets in the epoch heard here, and let them be heard; raises Unheard, Gone or the store's error."""
@@ -157,12 +165,10 @@ class Feed:
 
     def move(self, opened: Opened) -> None:
         """The session has another log now: everybody starts over."""
-        self.log, self.cursor, self._projection = opened.log, opened.head, None
-        self._leave_behind()
+        self.log, self.cursor = opened.log, opened.head
+        self._forget()
         for viewer in self.viewers:
             viewer.nudge()
-        for turn in list(self.turns):
-            turn.hear()
 
 
 def _entry(stored: Stored) -> Entry:

@@ -27,7 +27,7 @@ from kit.feed import Feed
 from kit.history import HAND_OVER, Agent, AgentError, History
 from kit.log import Gone, Unheard
 from kit.packets import START, AnyPacket, Document, End, EntryId, Prompt, Receipt, Takeover, Write, new_ref, stored
-from kit.projection import Turn
+from kit.projection import Projection, Turn
 from kit.scribe import Scribe
 from kit.speech import NoPacket, joined, numbered, pieces
 from kit.store import StoreError
@@ -93,7 +93,7 @@ class Run:
         Raises Gone where its log was replaced.
         """
         try:
-            self._known = await self._patiently(self.feed.projection)
+            await self._look_up()
             await self._patiently(self.feed.catch_up)
             if first or await self._patiently(self._take_over) is not None:
                 await self._await_my_turn()
@@ -117,16 +117,20 @@ class Run:
         """The turn as the log knows it; raises Yielded where it is not this run's, Ended where a word ended it."""
         if self.feed.log is not self.log:
             raise Gone(self.log.session)
-        turn = self._known.turns.get(self.turn)
+        turn = self._known.turns.get(self.turn) if self.feed.is_current(self._known) else None
         if turn is None or turn.ended or turn.taken != self._taken:
             raise Yielded
         if turn.fate != "open" and not ending:
             raise Ended
         return turn
 
+    async def _look_up(self) -> Projection:
+        self._known = await self._patiently(self.feed.projection)
+        return self._known
+
     async def _take_over(self) -> History | None:
         """Say `takeover`, then count what the turn has said; gives the log up to there, or None (and says no word) where it has ended."""
-        while (turn := self._known.turns.get(self.turn)) is None:
+        while (turn := (await self._look_up()).turns.get(self.turn)) is None:
             # The list of open turns may still name one of the log before; and one with the same id may be opened in this log right now.
             if await self._patiently(lambda: self._release(open=False, heard=self.feed.epoch)):
                 return None

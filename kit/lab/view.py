@@ -12,6 +12,7 @@ from kit.instance import Instance
 from kit.lab.table import as_html, as_text
 from kit.lab.thread import run
 from kit.packets import Answer, Content, Entry, EntryId, Packet, Prompt, Receipt, Said, Thought, new_ref
+from kit.projection import Projection
 from kit.text import text_of
 
 
@@ -104,8 +105,8 @@ class SessionView:
         return run(self._silence())
 
     async def _silence(self) -> Transcript:
-        known = await (await self._instance.feed(self.name)).projection()
-        while any(not (turn.ended or known.waits(turn)) for turn in known.turns.values()):  # noqa: ASYNC110  # as in `_ended`
+        feed = await self._instance.feed(self.name)
+        while _speaking(await feed.projection()):  # noqa: ASYNC110  # as in `_ended`
             await asyncio.sleep(0.02)
         return await self._read()
 
@@ -118,7 +119,7 @@ class SessionView:
         feed = await self._instance.feed(self.name)
         known = await feed.projection()
         turn = known.calls[call].turn if call else next(t.id for t in known.turns.values() if str(t.opened) == receipt.id)
-        while not (state := known.turns[turn]).ended and not known.waits(state):  # noqa: ASYNC110  # a feed wakes runs and viewers: no event for us
+        while turn in _speaking(await feed.projection()):  # noqa: ASYNC110  # a feed wakes runs and viewers: no event for us
             await asyncio.sleep(0.02)
         entries = await self._read()
         return Transcript(e for e in entries if e.id == receipt.id or (isinstance(e, Packet) and e.turn == turn))
@@ -138,3 +139,8 @@ class SessionView:
 
     def _repr_html_(self) -> str:
         return f"<p>Session <code>{escape(self.name)}</code></p>{self.transcript._repr_html_()}"
+
+
+def _speaking(known: Projection) -> set[str]:
+    """The turns that have not ended, and wait for nobody."""
+    return {turn.id for turn in known.turns.values() if not turn.ended and not known.waits(turn)}

@@ -15,7 +15,23 @@ from redis.exceptions import ConnectionError as StoreConnectionError
 from kit.agents.scripted import scripted
 from kit.history import Agent, AgentError, History
 from kit.lab.instances import Node
-from kit.packets import MAX_BODY, Action, Answer, AnyPacket, Ask, Content, End, EntryId, Prompt, Result, Takeover, ToolResult, new_ref
+from kit.packets import (
+    MAX_BODY,
+    Action,
+    Answer,
+    AnyPacket,
+    Ask,
+    Content,
+    End,
+    EntryId,
+    Prompt,
+    Result,
+    Stop,
+    Takeover,
+    ToolResult,
+    new_ref,
+    stored,
+)
 from kit.store import open_store
 from kit.transcript import Transcript
 from tests.promises.support import Judge, Losses, count, counting, nodes, read_log, said, turn_of, watch
@@ -348,6 +364,33 @@ async def test_a_prompt_whose_sender_left_at_once_can_still_be_stopped(store: st
             turn = turn_of(await one.server.instance.say("s", Prompt(text="go", ref=f"{i:016d}"), "ann"))
             assert (await bob.session.stop(turn)).status == "applied"
             assert (await bob.ended(turn)).reason == "stopped"
+
+
+async def test_who_slept_through_what_was_trimmed_since_says_nothing_more(store: str) -> None:
+    """Its turn was taken over and ended, and all that says so is gone: it must not go on from what it heard last."""
+    awake = asyncio.Event()
+
+    async def agent(history: History) -> AsyncIterator[AnyPacket]:
+        yield Content("1 ")
+        await awake.wait()
+        yield Content("2 ")
+
+    async with nodes(store, agent, 1) as (one,), watch(one.server, "s") as ann:
+        turn = turn_of(await ann.session.prompt("go"))
+        await ann.pieces(turn, 1)
+        transcript = one.server.instance.transcript
+        log = (await transcript.open("s")).log
+        pipe = transcript.store.redis.pipeline(transaction=True)  # the instance hears of all of it at once
+        pipe.xadd(log.stream, {"f": stored(Takeover(turn=turn, by="x", from_="x")), "prev": "1-1"}, "2-0")
+        pipe.xadd(log.stream, {"f": stored(End(reason="done", turn=turn, from_="agent", n=2))}, "2-1")
+        pipe.xadd(log.stream, {"f": stored(Stop(turn="1-0/other", from_="bob")), "prev": "2-1"}, "3-0")
+        pipe.xtrim(log.stream, minid="3-0", approximate=False)
+        await pipe.execute()
+        await ann.until(lambda w: w.gaps)
+        awake.set()
+        while await transcript.open_turns(0):  # noqa: ASYNC110  # until nobody has anything to do with it; the store tells nobody
+            await asyncio.sleep(0.01)
+        assert [entry.id for entry in await read_log(store, "s")] == ["3-0"]
 
 
 # ---- lost replies ----
