@@ -22,7 +22,7 @@ SETTINGS = {
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
-RAISED = "[...document.querySelectorAll('[data-mime-type=\"application/vnd.jupyter.error\"]')].map((e) => e.textContent.slice(-300))"
+RAISED = "[...document.querySelectorAll('[data-mime-type=\"application/vnd.jupyter.stderr\"]')].map((e) => e.textContent.slice(-300))"
 PROMPTS = "() => [...document.querySelectorAll('.jp-CodeCell')].map((c) => c.querySelector('.jp-InputPrompt').textContent.trim())"
 
 
