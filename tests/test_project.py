@@ -125,6 +125,12 @@ def test_python_versions_agree() -> None:
     assert f'tested="{" ".join(reversed(TESTED))}"' in (ROOT / ".ci/find-python").read_text()
 
 
+def test_pictures_are_small() -> None:
+    sizes = {path.name: path.stat().st_size for path in (ROOT / "notebooks/images").iterdir()}
+    assert {name: size for name, size in sizes.items() if size > 300_000} == {}
+    assert len(sizes) == 3
+
+
 def test_the_wheel_carries_all_of_the_kit(tmp_path: Path) -> None:
     """The widgets' JavaScript, styles and page too: a wheel without them installs well and shows an empty panel."""
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import BrowserContext, Locator, Page, expect
 
+from tests.browser.animation import animated, story
 from tests.browser.jupyter import ROOT, Lab, LabPage
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
@@ -207,6 +209,17 @@ async def test_each_chapter_runs_twice_and_after_a_restart(name: str, lab: Lab, 
         assert await opened.errors() == []
         await expect(page.locator(".jp-OutputArea-output").last).to_contain_text("finished")
     await page.evaluate("() => window.jupyterapp.shell.currentWidget?.sessionContext.shutdown()")
+    await page.close()
+
+
+async def test_the_picture_that_moves(begun: LabPage, context: BrowserContext) -> None:
+    """The README's can be taken anew: small, and a browser draws it."""
+    picture = animated(await story(begun))
+    assert len(picture) < 300_000
+    assert picture.count(b"fcTL") == 9
+    page = await context.new_page()
+    await page.set_content(f"<img src='data:image/png;base64,{base64.b64encode(picture).decode()}'>")
+    assert await page.eval_on_selector("img", "async (image) => { await image.decode(); return image.naturalWidth; }") == 468
     await page.close()
 
 
