@@ -40,7 +40,7 @@ async def story(notebook: LabPage) -> list[bytes]:
     await look(3)
     await expect(page.locator(".kit-end")).to_have_count(1)
     await look()
-    await box.fill("count to 300")
+    await box.fill("count to 900")
     await box.press("Enter")
     await look(2)
     await page.locator(".kit-do-stop").click()
