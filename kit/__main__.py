@@ -93,6 +93,7 @@ def _serving_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pace", type=float, default=50.0, metavar="TOKENS_PER_S", help="of the embedded model (0: as fast as it can)")
     parser.add_argument("--lease", type=_positive, default=2.0, metavar="SECONDS", help="how long a turn waits for an instance that died")
     parser.add_argument("--max-duration", type=_positive, metavar="SECONDS", help="close each connection after this time, as platforms do")
+    parser.add_argument("--keep", type=_count, default=20_000, metavar="ENTRIES", help="of a session's log; then its oldest turns go")
     parser.add_argument("--shards", type=_count, default=1, help="slots that the sessions are spread over; the same for all instances")
     parser.add_argument(
         "--origin", action="append", default=[], metavar="URL", help="a page that may connect, such as http://127.0.0.1:8888"
@@ -127,6 +128,7 @@ async def _instance(options: argparse.Namespace) -> AsyncIterator[Server]:
                 secret=os.environ.get("KIT_SECRET"),
                 origins=options.origin,
                 lease=options.lease,
+                keep=options.keep,
                 shards=options.shards,
                 max_duration=options.max_duration,
             )

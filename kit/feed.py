@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from kit.history import History
+from kit.history import History, gathered
 from kit.log import Log, Opened, Stored
 from kit.packets import START, At, Entry, EntryId, decode_entry
 from kit.projection import Projection
@@ -142,7 +142,7 @@ class Feed:
         entries = list(await self._known(log))
         head = EntryId.parse(entries[-1].id) if entries else START
         while batch := await self.transcript.read(log, head, 2000):
-            entries.extend(_entry(stored) for stored in batch)
+            entries.extend(gathered(_entry(stored) for stored in batch))
             head = batch[-1].id
         history = History(tuple(entries), turn)
         if self.turns:

@@ -8,7 +8,7 @@ from itertools import takewhile
 
 from kit.document import document_session
 from kit.log import Log, Opened, Stored, session_name
-from kit.packets import START, Document, End, EntryId, Packet, Write, decode_entry, stored
+from kit.packets import Document, End, EntryId, Packet, Write, decode_entry, stored
 from kit.projection import Projection
 from kit.transcript import Transcript
 
@@ -40,7 +40,7 @@ async def fork(transcript: Transcript, log: Log, at: EntryId, name: str) -> Open
     The documents of the session are forked with it, each to where an agent wrote into it after `at` (what people typed by then is kept).
     """
     session_name(name)
-    entries = await _read(transcript, log, at)
+    entries = await transcript.read_to(log, at)
     said = [decode_entry(entry.frame()) for entry in entries]
     documents = {e.name: document_session(name, e.name) for e in said if isinstance(e, Document | Write)}
     if not entries or entries[-1].id != at:
@@ -55,15 +55,6 @@ async def fork(transcript: Transcript, log: Log, at: EntryId, name: str) -> Open
     return opened._replace(head=[*entries, *ends][-1].id)
 
 
-async def _read(transcript: Transcript, log: Log, at: EntryId) -> list[Stored]:
-    entries: list[Stored] = []
-    head = START
-    while head < at and (batch := await transcript.read(log, head, 1000)):
-        entries += [entry for entry in batch if entry.id <= at]
-        head = batch[-1].id
-    return entries
-
-
 async def _fork_document(transcript: Transcript, name: str, written: Container[tuple[str, int]], copy: str) -> None:
     """A document up to the first thing in it that is not among those `written`, which are a turn and its ordinal."""
 
@@ -72,7 +63,7 @@ async def _fork_document(transcript: Transcript, name: str, written: Container[t
         return not isinstance(packet, Write) or (packet.turn, packet.n) in written
 
     document = await transcript.open(name)
-    if entries := list(takewhile(stood, await _read(transcript, document.log, document.head))):
+    if entries := list(takewhile(stood, await transcript.read_to(document.log, document.head))):
         await transcript.begin((await transcript.open(copy)).log, entries)
 
 
@@ -84,7 +75,7 @@ def _ends(entries: Sequence[Stored]) -> list[Stored]:
         if isinstance(packet := decode_entry(entry.frame()), Packet):
             pieces[packet.turn] += packet.k
     asking = {call.turn for call in known.calls.values() if call.kind == "ask" and not call.done}
-    cut = [turn for turn in known.turns.values() if not turn.ended and not (turn.live and turn.id in asking)]
+    cut = [turn for turn in known.turns.values() if not (turn.live and turn.id in asking)]
     return [
         Stored(
             EntryId(known.head.epoch, known.head.n + i),

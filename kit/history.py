@@ -6,11 +6,14 @@ or a result arrived, or when another instance takes its turn over. So it begins 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import NamedTuple, overload
 
-from kit.packets import Action, Answer, AnyPacket, Ask, Edit, Entry, Over, Packet, Prompt, Result, ToolResult, Write
+import msgspec
+
+from kit.packets import Action, Answer, AnyPacket, Ask, Content, Edit, Entry, Over, Packet, Prompt, Result, Thought, ToolResult, Write
 
 
 class Copy(NamedTuple):
@@ -90,6 +93,27 @@ class History(Sequence[Entry]):
                 return self.result(call) is None
             case _:
                 return False
+
+
+def gathered(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """The entries of a log, a turn's text in as few packets as if it had all been said at once.
+
+    An instance holds the history of each turn that it runs, for as long as that runs: one packet a token would be a hundred times the text.
+    """
+    for is_text, neighbours in groupby(entries, _text):
+        run = list(neighbours)
+        yield from [_as_one(run)] if is_text else run
+
+
+def _text(entry: Entry) -> tuple[object, ...]:
+    """What text must have in common to be one; a provider's cursor is not lost to a piece that has none."""
+    return (type(entry), entry.turn, entry.at is None) if isinstance(entry, (Thought, Content)) else ()
+
+
+def _as_one(run: Sequence[Entry]) -> Entry:
+    pieces = [piece for piece in run if isinstance(piece, (Thought, Content))]
+    text = "".join([piece.text for piece in pieces])
+    return msgspec.structs.replace(pieces[-1], text=text, n=pieces[0].n, k=sum(piece.k for piece in pieces))
 
 
 HAND_OVER = "hand over"

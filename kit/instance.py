@@ -217,7 +217,7 @@ class Instance:
     async def _run_or_release(self, feed: Feed, projection: Projection, turn: str, by: str, *, first: bool) -> None:
         """Run a turn whose lease came with a word; give the lease back where there is nothing to run, or not here."""
         known = projection.turns.get(turn)
-        if known is None or known.ended:
+        if known is None:
             await self.transcript.release(feed.log, turn, by)
         elif known.agent not in self.agents:
             await self.transcript.release(feed.log, turn, by, open=True)

@@ -40,6 +40,11 @@ Outcome = Literal["applied", "too_late"]
 _TEXT = (b'{"type":"content"', b'{"type":"thought"')
 
 
+def opening(turn: str) -> EntryId:
+    """The id of the word that opened a turn, which a turn's own id begins with; raises ValueError where this is none."""
+    return EntryId.parse(turn.partition("/")[0])
+
+
 @dataclass(slots=True)
 class Turn:
     """One agent's answer to one prompt. `place` is its place in the agent's queue: an edit keeps the place of what it replaces."""
@@ -48,7 +53,6 @@ class Turn:
     agent: str
     place: EntryId
     fate: Literal["open", "stopped", "replaced"] = "open"
-    ended: bool = False
     taken: EntryId | None = None
     """The latest takeover of it; whoever said that word runs it."""
     fed: EntryId = START
@@ -57,12 +61,12 @@ class Turn:
     @property
     def opened(self) -> EntryId:
         """The word that opened it."""
-        return EntryId.parse(self.id.partition("/")[0])
+        return opening(self.id)
 
     @property
     def live(self) -> bool:
-        """Neither ended nor told to end."""
-        return not self.ended and self.fate == "open"
+        """Not told to end."""
+        return self.fate == "open"
 
 
 @dataclass(slots=True)
@@ -83,6 +87,9 @@ class Projection:
     first: EntryId = START
     """The first entry that is kept."""
     turns: dict[str, Turn] = field(default_factory=dict)
+    """Those that have not ended, by id."""
+    ended: set[str] = field(default_factory=set)
+    """Those that have: of each no more than its id, as a log holds many of them."""
     calls: dict[str, Call] = field(default_factory=dict)
     late: set[EntryId] = field(default_factory=set)
     """The words that found nothing left to act on."""
@@ -110,7 +117,7 @@ class Projection:
     def surplus(self, keep: int) -> EntryId | None:
         """The word before which all may go so that about `keep` entries stay; None where there is nothing to trim."""
         # By place: an open turn that an edit began stands or falls with the turn that was edited, back to the prompt.
-        bound = min((t.place for t in self.turns.values() if not t.ended), default=self.head)
+        bound = min((turn.place for turn in self.turns.values()), default=self.head)
         total, cut = sum(self.sizes.values()), None
         for epoch in sorted(self.sizes):
             if total <= keep or epoch >= bound.epoch:
@@ -124,7 +131,8 @@ class Projection:
         self.first = before
         self.sizes = {epoch: size for epoch, size in self.sizes.items() if epoch >= before.epoch}
         self.turns = {id: turn for id, turn in self.turns.items() if turn.opened >= before}
-        self.calls = {id: call for id, call in self.calls.items() if call.turn in self.turns}
+        self.ended = {id for id in self.ended if opening(id) >= before}
+        self.calls = {id: call for id, call in self.calls.items() if self.knows(call.turn)}
         self.late = {id for id in self.late if id >= before}
 
     def _packet(self, packet: AnyPacket, id: EntryId) -> None:
@@ -140,7 +148,7 @@ class Projection:
             case Write() if self.text.opened:
                 self.text.write(id, packet)
             case End() if packet.turn in self.turns:
-                self.turns[packet.turn].ended = True
+                self.ended.add(self.turns.pop(packet.turn).id)
 
     def _word(self, word: AnyWord, id: EntryId) -> Outcome:
         match word:
@@ -176,7 +184,12 @@ class Projection:
         return "applied"
 
     def _open(self, id: EntryId, agent: str, place: EntryId) -> None:
-        self.turns[f"{id}/{agent}"] = Turn(f"{id}/{agent}", agent, place)
+        turn = Turn(f"{id}/{agent}", agent, place)
+        self.turns[turn.id] = turn
+
+    def knows(self, turn: str) -> bool:
+        """Whether it was opened in what is kept of the log."""
+        return turn in self.turns or turn in self.ended
 
     def _waiting(self, id: str) -> Call | None:
         call = self.calls.get(id)
@@ -185,7 +198,7 @@ class Projection:
 
     def is_next(self, turn: Turn) -> bool:
         """Whether the turn may speak: no earlier turn of its agent is still speaking (one that waits for a person holds nobody up)."""
-        earlier = [t for t in self.turns.values() if t.agent == turn.agent and not t.ended and t is not turn and t.place <= turn.place]
+        earlier = [t for t in self.turns.values() if t.agent == turn.agent and t is not turn and t.place <= turn.place]
         return all(self.waits(t) and t.live for t in earlier)
 
     def waits(self, turn: Turn) -> bool:
@@ -206,10 +219,10 @@ class Projection:
 
     def _refuse_turn(self, turn: str) -> str | None:
         try:
-            opened = EntryId.parse(turn.partition("/")[0])
+            opened = opening(turn)
         except ValueError:
             return f"`turn` is <prompt id>/<agent>, such as 3-0/agent; not {turn!r:.60}"
-        if turn in self.turns or (START < opened < self.first and opened.is_word):  # what is trimmed away has ended: too late, not unknown
+        if self.knows(turn) or (START < opened < self.first and opened.is_word):  # what is trimmed away has ended: too late, not unknown
             return None
         return f"there is no turn {turn!r:.60} in this session: name one that was opened here"
 

@@ -151,6 +151,15 @@ class Transcript:
         found = await self._line(log.stream).xrange(log.stream, f"({after}", "+", count)
         return [entry for id, fields in found for entry in unpacked(id, fields, after)]
 
+    async def read_to(self, log: Log, end: EntryId) -> list[Stored]:
+        """All that is kept up to an id, in order."""
+        entries: list[Stored] = []
+        head = START
+        while head < end and (batch := await self.read(log, head, 1000)):
+            entries += [entry for entry in batch if entry.id <= end]
+            head = batch[-1].id
+        return entries
+
     async def follow(
         self, after: Mapping[str, EntryId], block: float, heard: Callable[[], Mapping[str, EntryId]] = dict
     ) -> dict[str, list[Stored]]:

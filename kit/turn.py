@@ -118,7 +118,7 @@ class Run:
         if self.feed.log is not self.log:
             raise Gone(self.log.session)
         turn = self._known.turns.get(self.turn) if self.feed.is_current(self._known) else None
-        if turn is None or turn.ended or turn.taken != self._taken:
+        if turn is None or turn.taken != self._taken:
             raise Yielded
         if turn.fate != "open" and not ending:
             raise Ended
@@ -130,12 +130,12 @@ class Run:
 
     async def _take_over(self) -> History | None:
         """Say `takeover`, then count what the turn has said; gives the log up to there, or None (and says no word) where it has ended."""
-        while (turn := (await self._look_up()).turns.get(self.turn)) is None:
+        while not (await self._look_up()).knows(self.turn):
             # The list of open turns may still name one of the log before; and one with the same id may be opened in this log right now.
             if await self._patiently(lambda: self._release(open=False, heard=self.feed.epoch)):
                 return None
             await self._patiently(self.feed.catch_up)
-        if turn.ended:
+        if self.turn in self._known.ended:
             await self._release(open=False)
             return None
         word = new_ref(Takeover(turn=self.turn, by=self.by, from_=self.by))

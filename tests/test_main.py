@@ -22,7 +22,7 @@ from websockets.asyncio.client import connect
 
 from kit.__main__ import main
 from kit.client import connect as connect_kit
-from kit.packets import Content, End
+from kit.packets import Content, End, Entry, Gap
 
 ROOT = Path(__file__).parents[1]
 SECRET = "a secret that the instances share, 32 bytes"
@@ -105,6 +105,26 @@ async def test_one_line_of_json_with_a_token_for_every_session(folder: Path) -> 
         assert (status, out) == (0, "")
         assert "draining" in err
         assert printed["token"] not in err
+
+
+async def test_a_log_holds_no_more_than_is_to_be_kept(folder: Path) -> None:
+    """Its oldest turns go; who comes then is told."""
+    async with serving(folder, "--keep", "4") as (_, printed):
+        async with asyncio.timeout(10):
+            while not isinstance(first := await first_seen(printed), Gap):
+                assert str(first.id) == "1-0"
+    assert first.reason == "trimmed"
+
+
+async def first_seen(printed: Any) -> Entry | Gap:
+    """What a client without a cursor sees first, after one more turn."""
+    async with connect_kit(printed["url"], session="s", token=printed["token"]) as here:
+        opened = (await here.prompt("world")).id
+        entries = aiter(here)
+        first = entry = await anext(entries)
+        while not (isinstance(entry, End) and entry.turn.startswith(f"{opened}/")):
+            entry = await anext(entries)
+        return first
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=str)
@@ -206,7 +226,17 @@ def test_a_port_that_is_taken_is_a_sentence(shell: pytest.MonkeyPatch, capsys: p
     assert "Traceback" not in err
 
 
-WRONG_NUMBERS = ["--lease=0", "--lease=-1", "--lease=nan", "--max-duration=0", "--shards=0", "--shards=0.5", "--lease=x", "--port=x"]
+WRONG_NUMBERS = [
+    "--lease=0",
+    "--lease=-1",
+    "--lease=nan",
+    "--max-duration=0",
+    "--shards=0",
+    "--shards=0.5",
+    "--keep=0",
+    "--lease=x",
+    "--port=x",
+]
 
 
 @pytest.mark.parametrize("option", WRONG_NUMBERS)

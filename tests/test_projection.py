@@ -107,8 +107,9 @@ def test_a_stop_ends_what_is_open_at_its_id_and_no_later_turn() -> None:
 
 def test_an_edit_replaces_in_place() -> None:
     """The new turn is before a prompt that came in between, as the edited one was."""
-    projection = folded(PROMPT, PROMPT, Edit(turn=A, text="x"), End(reason="replaced", turn=A))
-    assert projection.turns[A].fate == "replaced"
+    log = (PROMPT, PROMPT, Edit(turn=A, text="x"))
+    assert folded(*log).turns[A].fate == "replaced"
+    projection = folded(*log, End(reason="replaced", turn=A))
     assert projection.is_next(projection.turns["3-0/a"])
     assert not projection.is_next(projection.turns["2-0/a"])
 
@@ -125,6 +126,7 @@ def test_an_agents_turns_queue_and_other_agents_do_not_wait() -> None:
     assert not stopped.is_next(stopped.turns["2-0/a"])
     ended = folded(PROMPT, PROMPT, ASK, Stop(turn=A), End(reason="stopped", turn=A))
     assert ended.is_next(ended.turns["2-0/a"])
+    assert (list(ended.turns), ended.ended) == (["2-0/a"], {A})
 
 
 def test_what_runs_on_the_server_makes_nobody_wait() -> None:
@@ -201,7 +203,7 @@ def test_after_a_stop_of_all_nothing_is_live(log: list[Any]) -> None:
 def test_at_most_one_turn_of_an_agent_speaks(log: list[Any]) -> None:
     """Of those that do not wait, one at most is next."""
     projection = folded(*log)
-    speaking = [t for t in projection.turns.values() if not t.ended and projection.is_next(t) and not (projection.waits(t) and t.live)]
+    speaking = [t for t in projection.turns.values() if projection.is_next(t) and not (projection.waits(t) and t.live)]
     assert len({turn.agent for turn in speaking}) == len(speaking)
 
 
@@ -224,11 +226,7 @@ def test_who_comes_after_a_trim_knows_the_same(log: list[Any], keep: int) -> Non
         fresh.fold(id, stored(entry))
 
     def open_turns(known: Projection) -> dict[str, Any]:
-        return {
-            turn.id: (turn, [call for call in known.calls.values() if call.turn == turn.id])
-            for turn in known.turns.values()
-            if not turn.ended
-        }
+        return {turn.id: (turn, [call for call in known.calls.values() if call.turn == turn.id]) for turn in known.turns.values()}
 
     assert open_turns(projection) == open_turns(fresh)
     assert projection.sizes == fresh.sizes

@@ -56,7 +56,7 @@ class Person:
     @property
     def turns(self) -> list[Turn]:
         """Those that have not ended, in the order in which they were opened."""
-        return [turn for turn in self._known.turns.values() if not turn.ended]
+        return list(self._known.turns.values())
 
     @property
     def place(self) -> Place:

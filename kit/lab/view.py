@@ -11,7 +11,7 @@ from kit.fork import fork
 from kit.instance import Instance
 from kit.lab.table import as_html, as_text
 from kit.lab.thread import run
-from kit.packets import Answer, Content, Entry, EntryId, Packet, Prompt, Receipt, Said, Thought, new_ref
+from kit.packets import Answer, Content, Entry, EntryId, Packet, Prompt, Receipt, Said, Thought, decode_entry, new_ref
 from kit.projection import Projection
 from kit.text import text_of
 
@@ -118,7 +118,7 @@ class SessionView:
             raise ValueError(receipt.reason)
         feed = await self._instance.feed(self.name)
         known = await feed.projection()
-        turn = known.calls[call].turn if call else next(t.id for t in known.turns.values() if str(t.opened) == receipt.id)
+        turn = known.calls[call].turn if call else next(id for id in (*known.turns, *known.ended) if id.startswith(f"{receipt.id}/"))
         while turn in _speaking(await feed.projection()):  # noqa: ASYNC110  # a feed wakes runs and viewers: no event for us
             await asyncio.sleep(0.02)
         entries = await self._read()
@@ -130,9 +130,9 @@ class SessionView:
         return SessionView(name, self._instance)
 
     async def _read(self) -> Transcript:
-        feed = await self._instance.feed(self.name)
-        history, _ = await feed.history("")
-        return Transcript(history)
+        transcript = self._instance.transcript
+        opened = await transcript.open(self.name)
+        return Transcript(decode_entry(entry.frame()) for entry in await transcript.read_to(opened.log, opened.head))
 
     def __repr__(self) -> str:
         return f"session {self.name}\n{self.transcript!r}"
@@ -143,4 +143,4 @@ class SessionView:
 
 def _speaking(known: Projection) -> set[str]:
     """The turns that have not ended, and wait for nobody."""
-    return {turn.id for turn in known.turns.values() if not turn.ended and not known.waits(turn)}
+    return {turn.id for turn in known.turns.values() if not known.waits(turn)}
