@@ -101,12 +101,12 @@ class Feed:
 
     async def catch_up(self) -> None:
         """Hear all that the log holds now."""
-        while True:
+        log = None
+        while log is not self.log:
             log = self.log
-            entries = await self.transcript.read(log, self.cursor)
-            if self.log is log:  # else they are of the log before, and its ids mean nothing in this one
-                if not entries:
-                    return
+            async for entries in self.transcript.batches(log, self.cursor):
+                if self.log is not log:  # they are of the log before, and its ids mean nothing in this one
+                    break
                 self.accept(entries)
 
     async def projection(self) -> Projection:
@@ -141,7 +141,7 @@ class Feed:
         log = self.log
         entries = list(await self._known(log))
         head = EntryId.parse(entries[-1].id) if entries else START
-        while batch := await self.transcript.read(log, head, 2000):
+        async for batch in self.transcript.batches(log, head, 2000):
             entries.extend(gathered(_entry(stored) for stored in batch))
             head = batch[-1].id
         history = History(tuple(entries), turn)

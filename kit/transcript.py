@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from kit.commits import Commits
@@ -153,12 +153,14 @@ class Transcript:
 
     async def read_to(self, log: Log, end: EntryId) -> list[Stored]:
         """All that is kept up to an id, in order."""
-        entries: list[Stored] = []
-        head = START
-        while head < end and (batch := await self.read(log, head, 1000)):
-            entries += [entry for entry in batch if entry.id <= end]
-            head = batch[-1].id
-        return entries
+        return [entry async for batch in self.batches(log, START, 1000) for entry in batch if entry.id <= end]
+
+    async def batches(self, log: Log, after: EntryId, count: int = 200) -> AsyncIterator[list[Stored]]:
+        """All that follows an id, in reads of `count` entries of the stream: where one gave fewer, nothing more was there."""
+        more = True
+        while more and (batch := await self.read(log, after, count)):
+            yield batch
+            after, more = batch[-1].id, len(batch) >= count
 
     async def follow(
         self, after: Mapping[str, EntryId], block: float, heard: Callable[[], Mapping[str, EntryId]] = dict

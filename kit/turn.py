@@ -94,7 +94,6 @@ class Run:
         """
         try:
             await self._look_up()
-            await self._patiently(self.feed.catch_up)
             if first or await self._patiently(self._take_over) is not None:
                 await self._await_my_turn()
                 if end := await self._speak():
@@ -130,6 +129,7 @@ class Run:
 
     async def _take_over(self) -> History | None:
         """Say `takeover`, then count what the turn has said; gives the log up to there, or None (and says no word) where it has ended."""
+        await self._patiently(self.feed.catch_up)
         while not (await self._look_up()).knows(self.turn):
             # The list of open turns may still name one of the log before; and one with the same id may be opened in this log right now.
             if await self._patiently(lambda: self._release(open=False, heard=self.feed.epoch)):
