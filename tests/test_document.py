@@ -275,7 +275,7 @@ def converges(steps: list[tuple[str, int, int, int]]) -> None:
     assert sorted(text) == sorted(set(story.typed) - set(story.deleted)), "each character once, unless somebody who saw it deleted it"
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=2000, deadline=None)
 @given(STORIES)
 def test_all_replicas_end_with_one_text_that_holds_all_that_was_typed(steps: list[tuple[str, int, int, int]]) -> None:
     """2,000 stories of 3 people and 2 agents, in any order, with cuts."""
