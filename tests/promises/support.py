@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from redis.exceptions import ConnectionError as StoreConnectionError
+from redis.exceptions import ResponseError
 
 from kit.client import Backoff, connect
 from kit.ending import end
@@ -100,38 +102,40 @@ class Losses:
         self.rng, self.share = rng, share
         self.count = {"before": 0, "after": 0, "late": 0}
         self._late: set[asyncio.Task[Any]] = set()
-        self._pipeline = store.commits.pipeline
-        store.commits.pipeline = self._lossy
+        self._pipeline, self._command = store.commits.pipeline, store.commits.execute_command
+        store.commits.pipeline, store.commits.execute_command = self._lossy_pipeline, self._lossy_command
         self._close = store.close
         store.close = self._closing  # type: ignore[method-assign]
 
-    def _lossy(self, **options: Any) -> Any:
+    def _lossy_pipeline(self, **options: Any) -> Any:
         pipe = self._pipeline(**options)
         execute = pipe.execute
-
-        async def lossy(**options: Any) -> Any:
-            if self.rng.random() >= self.share:
-                return await execute(**options)
-            fate = self.rng.choice(list(self.count))
-            self.count[fate] += 1
-            if fate == "after":
-                await execute(**options)
-            elif fate == "late":
-                self._late.add(asyncio.create_task(self._send_late(execute, options)))
-            raise StoreConnectionError(f"the test lost a reply ({fate})")
-
-        pipe.execute = lossy
+        pipe.execute = lambda **options: self._carry_out(partial(execute, **options))
         return pipe
+
+    async def _lossy_command(self, *command: Any, **options: Any) -> Any:
+        return await self._carry_out(partial(self._command, *command, **options))
+
+    async def _carry_out(self, execute: Callable[[], Awaitable[Any]]) -> Any:
+        if self.rng.random() >= self.share:
+            return await execute()
+        fate = self.rng.choice(list(self.count))
+        self.count[fate] += 1
+        if fate == "after":
+            await execute()
+        elif fate == "late":
+            self._late.add(asyncio.create_task(self._send_late(execute)))
+        raise StoreConnectionError(f"the test lost a reply ({fate})")
 
     async def _closing(self) -> None:
         """What would come later than the end of its line never comes: it would open a connection that nobody closes."""
         await end(self._late)
         await self._close()
 
-    async def _send_late(self, execute: Callable[..., Any], options: Any) -> None:
+    async def _send_late(self, execute: Callable[[], Awaitable[Any]]) -> None:
         await asyncio.sleep(self.rng.uniform(0, 0.01))
-        with suppress(StoreConnectionError):  # the instance has gone meanwhile, and its line with it
-            await execute(**options)
+        with suppress(StoreConnectionError, ResponseError):  # its line went with the instance, or a later word refuses it
+            await execute()
 
     async def settled(self) -> None:
         """All that was to come late has come."""
