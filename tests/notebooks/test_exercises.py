@@ -113,7 +113,7 @@ WRONG: Mapping[str, tuple[Wrong, ...]] = {
             "import base64, hashlib\n"
             "def accept_key(key):\n"
             "    return base64.b64encode(hashlib.sha1(f'{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11'.encode()).digest())",
-            "it gave a bytes, where a str is expected",
+            "it gave a bytes object, where a str is expected",
         ),
         Wrong(
             "import hashlib\n"
