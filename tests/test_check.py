@@ -217,7 +217,7 @@ def cells(monkeypatch: pytest.MonkeyPatch, *sources: str) -> None:
         main.__dict__["In"].append(source)
         linecache.cache[f"cell {n}"] = (len(source), None, source.splitlines(keepends=True), f"cell {n}")
         with suppress(SyntaxError, NameError):
-            exec(compile(source, f"cell {n}", "exec"), main.__dict__)  # noqa: S102  # that is what a cell is
+            exec(compile(source, f"cell {n}", "exec"), main.__dict__)
     monkeypatch.setitem(sys.modules, "__main__", main)
 
 
