@@ -64,7 +64,8 @@ def read_token(token: str, secret: str, now: float) -> Identity:
     except (jwt.PyJWTError, ValueError, TypeError, OverflowError) as error:
         raise Refused(HTTPStatus.UNAUTHORIZED, f"the token is not valid here: {error}") from None
     if not begins <= now < expires:
-        raise Refused(HTTPStatus.UNAUTHORIZED, "the token has expired" if now >= expires else "the token is not valid yet")
+        what = "has expired" if now >= expires else "is not valid yet"
+        raise Refused(HTTPStatus.UNAUTHORIZED, f"the token {what}")
     return Identity(name, str(claims["session"]), expires)
 
 

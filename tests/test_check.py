@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import linecache
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -88,7 +91,7 @@ def test_the_name_is_looked_up_in_the_notebook(monkeypatch: pytest.MonkeyPatch) 
     """What the last run cell left there."""
     assert rows(check("97.1")) == {
         "why": "there is no `double` yet: run its cell",
-        "next": 'change it, run its cell, then check again; or ask lab.hint("97.1")',
+        "next": 'run its cell, then check again; or ask lab.hint("97.1")',
     }
     monkeypatch.setattr(sys.modules["__main__"], "double", double, raising=False)
     assert check("97.1").passed
@@ -114,6 +117,11 @@ def test_a_difference_names_step_place_and_both_values() -> None:
         (lambda x: float(2 * x), "it gave a float, where an int is expected"),
         (lambda x: (2 * x)[:3] if isinstance(x, bytes) else 2 * x, "they differ from byte 4 on; 3 bytes instead of 4"),
         (lambda x: [1, 2, 2, 1] if isinstance(x, list) else 2 * x, "they differ from item 3 on"),
+        (lambda x: [1, [2]] if isinstance(x, list) else 2 * x, "item 2 is a list, where an int is expected"),
+        (
+            lambda x: 4 if x == 2 else None,
+            "it gave None, where a bytes object is expected: here it meets no `return`, or one of None",
+        ),
     ],
 )
 def test_the_sentence_fits_the_difference(wrong: Callable[[Any], Any], why: str) -> None:
@@ -195,10 +203,47 @@ def in_a_library(x: Any) -> Any:
 
 def test_an_exception_names_its_line() -> None:
     """The last one of the learner's own cell; none in a library, and none of the check, where the learner has written neither."""
-    assert rows(check("97.1", raises(ValueError())))["at"].endswith(" of it")
-    assert rows(check("97.1", in_a_library))["at"].endswith(" of in_a_library")
+    assert rows(check("97.1", raises(ValueError())))["at"].endswith(" of it: raise error")
+    assert rows(check("97.1", in_a_library))["at"].endswith(" of in_a_library: return json.loads(x)")
     assert "at" not in rows(check("97.1", lambda: 4))
     assert "at" not in rows(check("97.1", 7))
+
+
+def cells(monkeypatch: pytest.MonkeyPatch, *sources: str) -> None:
+    """A notebook's cells, run as IPython runs them: each is kept, one that raises too."""
+    main = ModuleType("__main__")
+    main.__dict__["In"] = [""]
+    for n, source in enumerate(sources):
+        main.__dict__["In"].append(source)
+        linecache.cache[f"cell {n}"] = (len(source), None, source.splitlines(keepends=True), f"cell {n}")
+        with suppress(SyntaxError, NameError):
+            exec(compile(source, f"cell {n}", "exec"), main.__dict__)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+
+
+RIGHT = "# exercise 97.1\ndef double(x):\n    return 2 * x\n"
+BROKEN = "# exercise 97.1\ndef double(x):\n    return 2 * (x\n"
+STALE = "its cell ended in an error, which stands below it; `double` is still the one from before"
+
+
+@pytest.mark.parametrize(
+    ("sources", "why"),
+    [
+        ([], "there is no `double` yet: run its cell"),
+        ([BROKEN], "its cell ended in an error, which stands below it"),
+        ([RIGHT, BROKEN], STALE),
+        ([RIGHT, RIGHT.replace("(x)", "(x=y)")], STALE),
+        ([RIGHT, BROKEN, RIGHT], None),
+        ([RIGHT, BROKEN, RIGHT.partition("\n")[2]], None),  # in a cell without a head
+        ([RIGHT + "y", "from functools import partial\ndouble = partial(double)"], None),
+    ],
+)
+def test_a_cell_that_ended_in_an_error_has_made_nothing(monkeypatch: pytest.MonkeyPatch, sources: list[str], why: str | None) -> None:
+    """What an earlier run of it made does not pass in its place."""
+    cells(monkeypatch, *sources)
+    said = check("97.1")
+    assert rows(said).get("why") == why
+    assert said.passed is (why is None)
 
 
 def spin(x: Any) -> Any:
@@ -237,7 +282,7 @@ def test_what_never_ends_is_ended(number: str, endless: Any, caplog: pytest.LogC
     began = time.monotonic()
     said = check(number, endless)
     assert time.monotonic() - began < 1.0
-    assert rows(said).get("at", "").endswith(" of spin") is (endless in (spin, greedy, spin_async))  # the line that went round
+    assert (" of spin: " in rows(said).get("at", "")) is (endless in (spin, greedy, spin_async))  # the line that went round
     assert rows(said)["why"] == "no end after 0.2 s: a loop that never ends, or a wait for what never comes"
     left = [thread for thread in threading.enumerate() if thread.name.startswith("check ")]
     for thread in left:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import socket
 import sys
+import threading
 import tomllib
 from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import PackageNotFoundError
@@ -189,6 +190,25 @@ async def test_a_failure_that_was_looked_at_is_none() -> None:
     with pytest.raises(ZeroDivisionError):
         await task
     lab.finish()
+
+
+def test_a_look_disturbs_nobody() -> None:
+    """A tuple in the making, which somebody else holds, is an error of CPython's."""
+    here = lab.start("98")
+    began = threading.Event()
+
+    async def busy() -> None:
+        began.set()
+        while True:
+            assert len(tuple(i for i in range(5_000))) == 5_000
+            await asyncio.sleep(0)
+
+    going = asyncio.run_coroutine_threadsafe(busy(), here.loop)
+    began.wait()
+    for _ in range(3):
+        here.watch.report([], 0)
+    assert not going.done()
+    going.cancel()
 
 
 def test_an_open_socket_is_named() -> None:

@@ -11,6 +11,7 @@ import ctypes
 import importlib.util
 import inspect
 import json
+import linecache
 import re
 import sys
 import threading
@@ -79,7 +80,10 @@ class Attempt:
             seen.close()
             self.fail("it gave something that is still to be awaited: an `await` is missing, or an `async` is too much", expected=expected)
         if type(seen) is not type(expected) or seen != expected:
-            self.fail(_difference(seen, expected), seen=seen, expected=expected)
+            why = _difference(seen, expected)
+            if seen is None and len(self.steps) > 1:  # it returned something before
+                why = f"it gave None, where {_kind(expected)} is expected: here it meets no `return`, or one of None"
+            self.fail(why, seen=seen, expected=expected)
 
     def fail(self, why: str = "", *, seen: object = _MISSING, expected: object = _MISSING) -> NoReturn:
         """The step fails; `why` is one sentence."""
@@ -192,18 +196,32 @@ def exercises(path: Path) -> dict[str, Exercise]:
 
 def _tried(number: str, exercise: Exercise, it: object) -> Outcome:
     attempt, title = Attempt(), f"{number} {exercise.name}"
-    if it is _MISSING:
-        attempt.rows = [("why", f"there is no `{exercise.name}` yet: run its cell")]
-        passed = False
-    else:
-        passed = _run(exercise, it, attempt)
-    if passed:
+    why = _missing(number, exercise.name, it)
+    if why:
+        attempt.rows = [("why", why)]
+    elif _run(exercise, it, attempt):
         count = len(attempt.steps)
         return Outcome(True, f"{title} ({count} step{'' if count == 1 else 's'})")
     steps = [("step", f"{len(attempt.steps)}: {attempt.steps[-1]}")] if attempt.steps else []
-    return Outcome(
-        False, title, (*steps, *attempt.rows, ("next", f'change it, run its cell, then check again; or ask lab.hint("{number}")'))
-    )
+    change = "" if why.endswith("run its cell") else "change it, "
+    return Outcome(False, title, (*steps, *attempt.rows, ("next", f'{change}run its cell, then check again; or ask lab.hint("{number}")')))
+
+
+def _missing(number: str, name: str, it: object) -> str:
+    """Why there is nothing to try: the exercise's cell did not run, or ended in an error: then what an earlier run made is still there."""
+    cells = [cell.strip() for cell in vars(sys.modules["__main__"]).get("In", ())]  # as IPython keeps them, those with errors too
+    ran = _last(cells, lambda cell: cell.startswith(f"# exercise {number}\n"))
+    if it is _MISSING:
+        return "its cell ended in an error, which stands below it" if ran >= 0 else f"there is no `{name}` yet: run its cell"
+    code = getattr(it, "__code__", None)
+    source = "".join(linecache.getlines(code.co_filename)).strip() if code else ""
+    made = _last(cells, lambda cell: cell == source != "")
+    return f"its cell ended in an error, which stands below it; `{name}` is still the one from before" if 0 <= made < ran else ""
+
+
+def _last(cells: list[str], wanted: Callable[[str], bool]) -> int:
+    """Where the last of them is that is wanted; -1: nowhere."""
+    return max((i for i, cell in enumerate(cells) if wanted(cell)), default=-1)
 
 
 def _run(exercise: Exercise, it: object, attempt: Attempt) -> bool:
@@ -242,7 +260,7 @@ def _where(it: object, error: BaseException) -> list[tuple[str, str]]:
     """The last line of the learner's own cell on the way to an error: one of a library, or of the check, would not help."""
     cell = getattr(getattr(it, "__code__", None), "co_filename", None)
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == cell]
-    return [("at", f"line {own[-1].lineno} of {own[-1].name}")] if own else []
+    return [("at", f"line {own[-1].lineno} of {own[-1].name}: {shorten(own[-1].line or '')}")] if own else []
 
 
 def _await(waited: Coroutine[Any, Any, Any], seconds: float) -> None:
@@ -295,10 +313,13 @@ def _difference(seen: object, expected: object) -> str:
             if isinstance(seen, bytes) and same < min(len(seen), len(expected))
             else ""
         )
+        if what == "item" and same < min(len(seen), len(expected)) and type(seen[same]) is not type(expected[same]):
+            return f"item {same + 1} is {_kind(seen[same])}, where {_kind(expected[same])} is expected"
         lengths = f"; {len(seen)} {what}{'' if len(seen) == 1 else 's'} instead of {len(expected)}" if len(seen) != len(expected) else ""
         return f"they differ from {what} {same + 1} on{bits}{lengths}"
     return ""
 
 
 def _kind(value: object) -> str:
-    return "None" if value is None else f"{'an' if type(value).__name__[0] in 'aeiou' else 'a'} {type(value).__name__}"
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[0] in 'aeiou' else 'a'} {name}{' object' if name == 'bytes' else ''}"

@@ -11,7 +11,7 @@ import gc
 import os
 import socket
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -88,16 +88,20 @@ class Watch:
             task.cancel()
 
 
-def _collect() -> None:
-    """Collect garbage on the kit's thread: most of it is streams of that loop, and what is being closed there can't be closed from here."""
+def _beside(work: Callable[[], T]) -> T:
+    """Do it on the kit's thread, between two steps of its tasks."""
     if threading.current_thread().name == "kit":
-        gc.collect()
-        return
+        return work()
 
-    async def collect() -> None:
-        gc.collect()
+    async def done() -> T:
+        return work()
 
-    run(collect())
+    return run(done())
+
+
+def _collect() -> None:
+    """Collect garbage: most of it is streams of the kit's loop, and what is being closed there can't be closed from here."""
+    _beside(gc.collect)
 
 
 def is_strict() -> bool:
@@ -106,7 +110,9 @@ def is_strict() -> bool:
 
 
 def _living(kind: type[T]) -> list[T]:
-    return [each for each in gc.get_objects() if issubclass(type(each), kind)]  # not isinstance: a proxy's `__class__` runs code
+    """All objects of a kind. Whoever is making a tuple while we hold it gets a SystemError from CPython, so nobody of the kit's may be."""
+    # Not isinstance: a proxy's `__class__` runs code.
+    return _beside(lambda: [each for each in gc.get_objects() if issubclass(type(each), kind)])
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

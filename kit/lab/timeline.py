@@ -40,7 +40,7 @@ class Timeline(tuple[Run, ...]):
 
     def _repr_svg_(self) -> str:
         wide, high = LEFT + self._scale().stop * SCALE // 1000 + 40, HIGH * len(self) + 40
-        size = f"viewBox='0 0 {wide} {high}' width='{wide}' style='max-width: 100%'"
+        size = f"viewBox='0 0 {wide} {high}' width='100%' style='max-width: {wide}px'"
         marks = [_text(LEFT + ms * SCALE // 1000, 18, f"{ms} ms") for ms in self._scale()]
         lanes = [_lane(run, 46 + HIGH * n) for n, run in enumerate(self)]
         # A white ground: a notebook shows this as an image, which does not know whether the page is dark.

@@ -20,6 +20,9 @@ def check_accept_key(accept_key: Callable[[str], Any], attempt: Attempt) -> None
         hashed(f"{GUID}{key}"): "GUID stands before the key; it belongs behind it",
         hashed(key): "GUID is missing behind the key",
         hashlib.sha1(f"{key}{GUID}".encode(), usedforsecurity=False).hexdigest(): "that is the hash; base64 is missing, of its 20 bytes",
+        hashed(base64.b64decode(key) + GUID.encode()): "the key was read as base64; its text is hashed as it stands",
+        hashed(f"{key}{GUID}", algorithm="sha256"): "that is SHA-256; the RFC wants SHA-1",
+        str(expected.encode()): "`str()` of bytes shows them, with b and quotes; `.decode()` makes them text",
     }
     seen = accept_key(key)
     if isinstance(seen, str) and seen in mistakes:
@@ -29,8 +32,8 @@ def check_accept_key(accept_key: Callable[[str], Any], attempt: Attempt) -> None
     attempt.equal(accept_key("x" * 22 + "=="), hashed("x" * 22 + "==" + GUID))
 
 
-def hashed(text: str, *, hexadecimal: bool = False) -> str:
-    digest = hashlib.sha1(text.encode(), usedforsecurity=False)
+def hashed(text: str | bytes, *, algorithm: str = "sha1", hexadecimal: bool = False) -> str:
+    digest = hashlib.new(algorithm, text.encode() if isinstance(text, str) else text, usedforsecurity=False)
     return base64.b64encode(digest.hexdigest().encode() if hexadecimal else digest.digest()).decode()
 
 

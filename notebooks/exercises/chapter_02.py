@@ -42,7 +42,7 @@ def check_safe_claims(safe_claims: Callable[[str, str], dict[str, Any]], attempt
         except jwt.PyJWTError:
             continue
         except Exception as error:  # noqa: BLE001  # a learner's own
-            attempt.fail(f"it raised {type(error).__name__}, where PyJWT's own error should come out: let it through")
+            attempt.fail(f"it raised {type(error).__name__}, where an error of PyJWT's should come out: {error}")
         if claims is None:
             attempt.fail("it gave None, where an error should come out: let PyJWT's own through")
         attempt.fail("this token was believed: PyJWT raises an error for it, if you tell it enough", seen=claims)
@@ -102,7 +102,7 @@ async def check_take_once(take_once: Callable[[FakeAsyncRedis, str], Awaitable[b
         await store.set("two", b"ann")
         taken = await asyncio.gather(*(take_once(store, "two") for _ in range(20)))
         if (winners := len(taken) - taken.count(None)) != 1:
-            attempt.fail("between two commands others are served", seen=winners, expected=1)
+            attempt.fail(f"{winners} of them got its value: between two commands others are served", seen=winners, expected=1)
         attempt.step("another instance, with a memory of its own, finds the ticket no more")
         attempt.equal(await store.get("two"), None)
         attempt.step("two instances, two processes, bring the same ticket at once: one gets it")

@@ -11,9 +11,9 @@ from kit.lab.check import Attempt, Exercise
 def check_reduce(reduce: Callable[..., Any], attempt: Attempt) -> None:
     attempt.step("reduce((), 'thought', 'Let'): the first piece of a thought")
     attempt.equal(reduce((), "thought", "Let"), (("thought", "Let"),))
-    attempt.step("then ' me', a second piece of it")
+    attempt.step("reduce((('thought', 'Let'),), 'thought', ' me'): a second piece of it")
     attempt.equal(reduce((("thought", "Let"),), "thought", " me"), (("thought", "Let me"),))
-    attempt.step("content after a thought")
+    attempt.step("reduce((('thought', 'Let me'),), 'content', 'In'): content after a thought")
     attempt.equal(reduce((("thought", "Let me"),), "content", "In"), (("thought", "Let me"), ("content", "In")))
     attempt.step("an action between two halves of a sentence")
     blocks: Any = (("content", "In "),)
@@ -43,7 +43,7 @@ def check_reduce(reduce: Callable[..., Any], attempt: Attempt) -> None:
 def check_join(join: Callable[..., Any], attempt: Attempt) -> None:
     attempt.step("join([], 10): nothing to join")
     attempt.equal(join([], 10), [])
-    attempt.step("two pieces of the same kind")
+    attempt.step("join([('content', 'ab'), ('content', 'c')], 10): two pieces of the same kind")
     attempt.equal(join([("content", "ab"), ("content", "c")], 10), [("content", "abc", 2)])
     attempt.step("pieces of different kinds")
     pieces = [("thought", "a"), ("content", "b"), ("content", "c"), ("thought", "d")]

@@ -290,6 +290,30 @@ async def test_a_selected_frame_is_taken_apart(mount: Mount) -> None:
     assert '{"type":' in (await page.locator(".kit-dump").inner_text()).splitlines()[0]  # masked on the wire, and unmasked beside it
 
 
+async def test_parts_keep_their_form_where_jupyterlab_floats_them(mount: Mount) -> None:
+    """Its style for what notebooks show lays a name and its text side by side; here the bits stand under the name."""
+    page = await mount(*STORY)
+    await page.add_style_tag(
+        content="dl.kit-box { width: 100%; } body dt { float: left; width: 20%; } body dd { float: left; width: 80%; }"
+    )
+    await page.locator(f"{ROWS}[data-n='3']").click()
+    rects = "(divs) => divs.map((d) => [...d.children].map((e) => e.getBoundingClientRect().toJSON()))"
+    parts = await page.locator(".kit-box > div").evaluate_all(rects)
+    assert all(name["bottom"] <= bits["top"] and name["left"] == bits["left"] for name, bits in parts)
+    assert len(parts) == 8
+    tops = await page.locator(".kit-box").evaluate_all("(boxes) => boxes.map((box) => box.getBoundingClientRect().top)")
+    assert tops[0] == tops[1]
+
+
+async def test_the_chosen_kind_can_be_read(mount: Mount) -> None:
+    """The select is as wide as its widest choice wants to be."""
+    page = await mount(*STORY)
+    select = page.locator(".kit-tools > select")
+    is_wide = await select.evaluate("(select) => select.offsetWidth")
+    wants = await select.evaluate("(select) => { select.style = 'max-width: none; flex: none'; return select.offsetWidth; }")
+    assert is_wide == wants
+
+
 async def test_the_page_takes_frames_apart_as_python_does(blank: Page) -> None:
     """Two hundred random frames, each kind of length, masked and not."""
     chance = random.Random(6455)

@@ -113,7 +113,26 @@ WRONG: Mapping[str, tuple[Wrong, ...]] = {
             "import base64, hashlib\n"
             "def accept_key(key):\n"
             "    return base64.b64encode(hashlib.sha1(f'{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11'.encode()).digest())",
-            "it gave a bytes, where a str is expected",
+            "it gave a bytes object, where a str is expected",
+        ),
+        Wrong(
+            "import base64, hashlib\n"
+            "def accept_key(key):\n"
+            "    digest = hashlib.sha1(base64.b64decode(key) + b'258EAFA5-E914-47DA-95CA-C5AB0DC85B11').digest()\n"
+            "    return base64.b64encode(digest).decode()",
+            "the key was read as base64",
+        ),
+        Wrong(
+            "import base64, hashlib\n"
+            "def accept_key(key):\n"
+            "    return base64.b64encode(hashlib.sha256(f'{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11'.encode()).digest()).decode()",
+            "that is SHA-256",
+        ),
+        Wrong(
+            "import base64, hashlib\n"
+            "def accept_key(key):\n"
+            "    return str(base64.b64encode(hashlib.sha1(f'{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11'.encode()).digest()))",
+            "`.decode()` makes them text",
         ),
         Wrong(
             "import hashlib\n"
@@ -191,7 +210,7 @@ WRONG: Mapping[str, tuple[Wrong, ...]] = {
     "2.3": (
         Wrong(
             "async def take_once(store, ticket):\n    value = await store.get(ticket)\n    await store.delete(ticket)\n    return value",
-            "between two commands others are served",
+            "20 of them got its value: between two commands others are served",
         ),
         Wrong(
             "spent = set()\n"
