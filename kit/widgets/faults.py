@@ -14,7 +14,6 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
-import anywidget
 from msgspec.structs import replace
 from traitlets import Dict, Unicode
 
@@ -24,7 +23,7 @@ from kit.lab.line import Line, line
 from kit.lab.served import flush, trim
 from kit.lab.start import Lab
 from kit.lab.thread import run
-from kit.widgets.panel import HERE, bundle
+from kit.widgets.widget import Widget, module, style
 
 PLACES = {what: where for where, all_of_it in (("line", LINE), ("one", INSTANCE), ("store", STORE)) for what in all_of_it}
 PLACES |= {ENDED_BY[what]: where for what, where in PLACES.items() if what in ENDED_BY}
@@ -85,11 +84,11 @@ class Store:
         await trim(self._url, self._session)
 
 
-class Faults(anywidget.AnyWidget):
+class Faults(Widget):
     """Dial its `url` in place of the lab's. `schedule` is what was done; a cell can do it too (`do`), and do it all again (`replay`)."""
 
-    _esm = bundle("comm.js", "text.js", "faults.js")
-    _css = "".join((HERE / name).read_text("utf-8") for name in ("panel.css", "faults.css"))
+    _esm = module("comm.js", "text.js", "faults.js")
+    _css = style("faults.css")
     session = Unicode().tag(sync=True)
     state = Dict().tag(sync=True)
 
@@ -186,12 +185,6 @@ class Faults(anywidget.AnyWidget):
             case {"kit": "clear"}:
                 self.loop.call_soon_threadsafe(self.clear)
 
-    # ---- the twin ----
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        bundled = super()._repr_mimebundle_(**kwargs)
-        if bundled is None:
-            return None
-        formats, metadata = bundled
+    def twin(self) -> tuple[str, str]:
         text = f"Faults for session {self.session}: run this notebook to press them.\nDone so far: {self.schedule!r}"
-        return {**formats, "text/plain": text, "text/html": f"<pre>{escape(text)}</pre>"}, metadata
+        return text, f"<pre>{escape(text)}</pre>"

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-import anywidget
 import msgspec
 from traitlets import Dict, Unicode
 
@@ -21,7 +20,7 @@ from kit.lab.table import as_html, as_text
 from kit.lab.thread import run
 from kit.store import StoreError
 from kit.text import inert
-from kit.widgets.panel import HERE, bundle
+from kit.widgets.widget import Widget, module, style
 
 EVERY = 0.25
 """Seconds between two looks."""
@@ -34,11 +33,11 @@ HEADS = {
 }
 
 
-class StoreView(anywidget.AnyWidget):
+class StoreView(Widget):
     """Shows the keys of a session and of its shard, the newest entries of its log, and the lease of each open turn."""
 
-    _esm = bundle("comm.js", "text.js", "storeview.js")
-    _css = "".join((HERE / name).read_text("utf-8") for name in ("panel.css", "storeview.css"))
+    _esm = module("comm.js", "text.js", "storeview.js")
+    _css = style("storeview.css")
     session = Unicode().tag(sync=True)
     picture = Dict().tag(sync=True)
 
@@ -87,12 +86,8 @@ class StoreView(anywidget.AnyWidget):
         tables = {**self.picture, "turns": turns}
         return [(heads, [[inert(cell) for cell in row] for row in tables[name]]) for name, heads in HEADS.items() if tables[name]]
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        bundled = super()._repr_mimebundle_(**kwargs)
-        if bundled is None:
-            return None
-        formats, metadata = bundled
+    def twin(self) -> tuple[str, str]:
         title, tables = f"What the store holds of session {self.session}", self._tables()
         text = "\n\n".join([title, *(as_text([heads, *rows]) for heads, rows in tables)])
         html = f"<p>{escape(title)}</p>" + "".join(as_html(rows, heads) for heads, rows in tables)
-        return {**formats, "text/plain": text, "text/html": html}, metadata
+        return text, html
