@@ -19,6 +19,7 @@ from kit.ending import end
 from kit.history import Agent, AgentError, History
 from kit.lab.chaos import Witness, witness
 from kit.lab.instances import Node, instances
+from kit.lab.served import end_leases
 from kit.lab.story import Broken
 from kit.lab.table import shorten
 from kit.lab.trial import Blocks
@@ -114,8 +115,7 @@ class Answer:
         await self._reached.wait()
         await seen.until(lambda w: _pieces(w.seen) >= self.cut)
         await one.stop()
-        async for key in store.redis.scan_iter("*:lease:*"):
-            await store.redis.delete(key)
+        await end_leases(store)
         await one.start()
 
     async def _attend(self, seen: Witness, turn: str) -> None:

@@ -19,7 +19,7 @@ from kit.lab.check import Outcome
 from kit.lab.cut import Answer, Reply, Step, shown, steps
 from kit.lab.finish import is_strict
 from kit.lab.resume import NotKept, on_a_thread
-from kit.lab.story import Broken, rows_of
+from kit.lab.story import Broken
 from kit.lab.table import shorten
 from kit.lab.trial import STUCK
 from kit.packets import Action, Ask
@@ -78,7 +78,7 @@ async def _prompt(agent: Agent, prompt: str, reply: Reply, seconds: float) -> tu
             raise _Fails("says something else each time", [*rows, ("next", "keep nothing between two calls; give a model a seed")])
         await Answer(agent, prompt, reply, stop=True).run(seconds)
     except Broken as broken:
-        raise _Fails("fails, and nobody cut it", [*about, *rows_of(broken)]) from None
+        raise _Fails("fails, and nobody cut it", [*about, *broken.rows]) from None
     last, few = whole.pieces - 1, min(CUTS, whole.pieces)
     cuts = [1 + i * last // max(1, few - 1) for i in range(few)]
     for answers in ([Answer(agent, prompt, reply, cut) for cut in cuts[i : i + BESIDE]] for i in range(0, few, BESIDE)):
@@ -87,7 +87,7 @@ async def _prompt(agent: Agent, prompt: str, reply: Reply, seconds: float) -> tu
             rows = [*about, ("cut", f"after piece {answer.cut} of {whole.pieces}")]
             match ended:
                 case Broken():
-                    raise _Fails("does not go on", [*rows, *rows_of(ended), ("next", REMEDY)])
+                    raise _Fails("does not go on", [*rows, *ended.rows, ("next", REMEDY)])
                 case BaseException():
                     raise ended
             if (told := steps(answer.said)) != wanted:

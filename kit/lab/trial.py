@@ -22,7 +22,7 @@ from websockets.frames import Opcode
 from kit.ending import end
 from kit.history import History
 from kit.lab import served
-from kit.lab.chaos import Fault, Schedule, Witness, play, witness
+from kit.lab.chaos import Fault, Schedule, Witness, play, strike, witness
 from kit.lab.hurry import HurriedLoop
 from kit.lab.instances import instances
 from kit.lab.line import Line
@@ -129,11 +129,10 @@ class _Sink:
 @asynccontextmanager
 async def line_to(nodes: Sequence[Any], heard: Heard | None = None) -> AsyncIterator[_Wire]:
     """A line to any of several instances or processes, to another one at each dial; `heard` is told of each frame."""
-    wire = _Wire(0, 0.0, 0.0, None, 0, random.Random(0))
+    wire = _Wire(0)
     wire.nodes, wire.heard = nodes, heard
     wire.ports_behind = [int(node.url.rpartition(":")[2]) for node in nodes]  # who is started again keeps its own
     async with wire.listening():
-        wire.url = f"ws://127.0.0.1:{wire.port}"
         yield wire
 
 
@@ -335,7 +334,7 @@ class Trial:
         self.happened.append(fault)
         self.story.tell(TOLD[fault.what][0], *TOLD[fault.what])
         if fault.where in ("line", "client"):  # at once, before the next frame
-            getattr(self._stage[fault.where], fault.what)(*([] if fault.value is None else [fault.value]))
+            strike(self._stage[fault.where], fault)
         else:
             self._soon(play(Schedule((msgspec.structs.replace(fault, after=0),)), self._witness, self._stage))
         if fault.what in ("stop", "freeze"):
@@ -345,8 +344,7 @@ class Trial:
     async def _end_leases(self) -> None:
         await asyncio.sleep(LATE)
         async with open_store(self._store) as store:
-            async for key in store.redis.scan_iter("*:lease:*"):
-                await store.redis.delete(key)
+            await served.end_leases(store)
 
     def say(self, text: str = "") -> None:
         """The person says something: it stands on the shelf until its receipt has come, and is said at each hello."""
