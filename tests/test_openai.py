@@ -7,7 +7,7 @@ import gc
 import random
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from itertools import pairwise
 from types import AsyncGeneratorType
@@ -22,8 +22,10 @@ from kit.agents.model import Cut, Record, Refuse, Server, Stall, rate_limited
 from kit.agents.openai import openai_agent
 from kit.history import HAND_OVER, Agent, AgentError
 from kit.packets import Action, AnyPacket, Ask, Content, Thought, ToolResult
+from tests import test_model
 from tests.fake_turn import FakeTurn, Killed, replies, told
 
+server = test_model.server  # a model without pauses
 MODES: dict[str, dict[str, Any]] = {
     "background": {"dialect": "responses"},
     "foreground": {"dialect": "responses", "background": False},
@@ -61,12 +63,6 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     ran.clear()
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    async with model.serve(pace=None) as server:
-        yield server
 
 
 async def over(server: Server, count: int) -> list[Record]:

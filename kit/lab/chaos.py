@@ -94,6 +94,12 @@ class Witness:
         self._news = asyncio.Condition()
 
     @property
+    def log(self) -> list[Entry]:
+        """What it has seen since the last gap."""
+        gaps = [i for i, entry in enumerate(self.seen) if isinstance(entry, Gap)]
+        return [e for e in self.seen[gaps[-1] + 1 if gaps else 0 :] if not isinstance(e, Gap)]
+
+    @property
     def port(self) -> int:
         """The local port of its connection, 0 while it has none."""
         socket = self.session._socket

@@ -244,12 +244,9 @@ class Trial:
         while True:
             await self._witness.until(lambda w: len(w.seen) > told)  # noqa: B023  # it is awaited at once
             for entry in self._witness.seen[told:]:
-                if isinstance(entry, Gap):
-                    self.log = []
-                else:
-                    self.log.append(entry)
+                if not isinstance(entry, Gap):
                     self.story.tell("instance", "store", f"{entry.id} {type(entry).__name__.lower()}", "says")
-            told = len(self._witness.seen)
+            told, self.log = len(self._witness.seen), self._witness.log
             self._changed.set()
 
     # ---- the client's life ----

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Literal, TypeVar
@@ -145,12 +144,6 @@ class Watcher(Witness):
     """A client and all that it has seen."""
 
     @property
-    def log(self) -> list[Entry]:
-        """What it has seen since the last gap."""
-        gaps = [i for i, entry in enumerate(self.seen) if isinstance(entry, Gap)]
-        return [e for e in self.seen[gaps[-1] + 1 if gaps else 0 :] if not isinstance(e, Gap)]
-
-    @property
     def gaps(self) -> list[Gap]:
         return [entry for entry in self.seen if isinstance(entry, Gap)]
 
@@ -195,10 +188,6 @@ async def watchers(servers: list[Service], session: str) -> AsyncIterator[list[W
     """A client on each of the instances."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(watch(server, session, f"user{i}")) for i, server in enumerate(servers)]
-
-
-def ref() -> str:
-    return secrets.token_urlsafe(16)
 
 
 def turn_of(receipt: Receipt, agent: str = "agent") -> str:
