@@ -76,7 +76,7 @@ def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-BROKEN = Refuse(500, "The server had an error.", "server_error", headers={"retry-after-ms": "1"})  # as server_error(), but at once
+BROKEN = Refuse(500, "The server had an error.", "server_error", headers={"retry-after-ms": "1"})  # the client comes again at once
 
 
 def agent_on(server: Server, mode: str, *, key: str = "k", **options: Any) -> Agent:
