@@ -57,7 +57,7 @@ def steps(said: Sequence[AnyPacket]) -> list[Step]:
     return told
 
 
-class Answer:
+class CutAnswer:
     """One answer to a prompt. `cut`: how many pieces stand in the log when its instance goes; `stop`: a person stops it at the first."""
 
     def __init__(self, agent: Agent, prompt: str, reply: Reply, cut: int = 0, *, stop: bool = False) -> None:
@@ -71,7 +71,7 @@ class Answer:
     def pieces(self) -> int:
         return _pieces(self.said)
 
-    async def run(self, seconds: float) -> Answer:
+    async def run(self, seconds: float) -> CutAnswer:
         """Raises Broken where the agent fails, or comes to no end."""
         memory = f"fake://cut-{secrets.token_hex(8)}"
         async with (

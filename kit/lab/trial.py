@@ -12,7 +12,7 @@ import random
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -23,16 +23,15 @@ from kit.ending import end
 from kit.history import History
 from kit.lab import served
 from kit.lab.chaos import Fault, Schedule, Witness, play, strike, witness
+from kit.lab.framed import FramedLine, line_to
 from kit.lab.hurry import HurriedLoop
 from kit.lab.instances import instances
-from kit.lab.line import Line
-from kit.lab.records import Frame, lengths
+from kit.lab.records import Frame
 from kit.lab.story import Broken, Lane, Story, View, judge
 from kit.lab.table import shorten
 from kit.packets import AnyPacket, Content, End, Entry, FromServer, Gap, Prompt, decode_sent
 from kit.store import open_store
 
-Heard = Callable[[Frame | bytes, bool], None]
 Client = Callable[[str, str, dict[str, Any]], AsyncGenerator[Any, None]]
 SAYS = 4
 """Pieces in each answer."""
@@ -72,73 +71,6 @@ async def numbers(history: History) -> AsyncIterator[AnyPacket]:
 ANSWER = "".join(f"{i} " for i in range(1, SAYS + 1))
 
 
-# ---- the line, frame by frame ----
-
-
-class _Wire(Line):
-    """The client's line, which tells of every frame that has come through: `heard(frame, up)`."""
-
-    heard: Heard | None = None
-    nodes: Sequence[Any] = ()
-    ports_behind: Sequence[int] = ()
-
-    def accept(self, near: Any, back: Any) -> None:
-        """Whoever comes back may land anywhere."""
-        running = [port for port, node in zip(self.ports_behind, self.nodes, strict=True) if node.running] or self.ports_behind
-        self.to = running[self.dials % len(running)]
-        super().accept(near, back)
-
-    def shut(self, connections: float = 1) -> None:
-        """And the connection that is open is cut."""
-        super().shut(connections)
-        self.cut()
-
-    async def _carry(self, source: Any, sink: Any, connection: Any, *, up: bool) -> None:
-        frames: Any = sink if self.heard is None else _Sink(sink, up, self.heard)
-        await super()._carry(source, frames, connection, up=up)
-
-
-class _Sink:
-    """A stream's writer that passes on one frame at a time; the first thing to pass is the head of the handshake."""
-
-    def __init__(self, sink: Any, up: bool, heard: Heard) -> None:
-        self._sink, self._up, self._heard = sink, up, heard
-        self._head, self._passing = True, bytearray()
-
-    def write(self, piece: bytes) -> None:
-        self._passing += piece
-        while length := self._next():
-            part = bytes(self._passing[:length])
-            del self._passing[:length]
-            told = part if self._head else Frame(0.0, 0, "up" if self._up else "down", part)
-            self._head = False
-            if not self._sink.is_closing():
-                self._sink.write(part)
-                self._heard(told, self._up)
-
-    def _next(self) -> int:
-        if self._head:
-            return self._passing.find(b"\r\n\r\n") + 4 if b"\r\n\r\n" in self._passing else 0
-        needed = sum(lengths(self._passing))
-        return needed if 0 < needed <= len(self._passing) else 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sink, name)
-
-
-@asynccontextmanager
-async def line_to(nodes: Sequence[Any], heard: Heard | None = None) -> AsyncIterator[_Wire]:
-    """A line to any of several instances or processes, to another one at each dial; `heard` is told of each frame."""
-    wire = _Wire(0)
-    wire.nodes, wire.heard = nodes, heard
-    wire.ports_behind = [int(node.url.rpartition(":")[2]) for node in nodes]  # who is started again keeps its own
-    async with wire.listening():
-        yield wire
-
-
-# ---- one story ----
-
-
 class Blocks(Exception):
     """Raised in the middle of a client that is stuck."""
 
@@ -166,7 +98,7 @@ class Trial:
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._store = f"fake://trial-{secrets.token_hex(8)}"
-        self._line: _Wire
+        self._line: FramedLine
         self._witness: Witness
         self._stage: Mapping[str, Any]
 

@@ -29,8 +29,8 @@ PLACES = {what: where for where, all_of_it in (("line", LINE), ("one", INSTANCE)
 PLACES |= {ENDED_BY[what]: where for what, where in PLACES.items() if what in ENDED_BY}
 
 
-class Instance:
-    """The second instance, and where the line leads meanwhile."""
+class SecondInstance:
+    """It can fail; and where the line leads meanwhile."""
 
     def __init__(self, node: Node, wire: Line, host: Lab) -> None:
         self.node, self._wire, self._host = node, wire, host
@@ -70,8 +70,8 @@ class Instance:
         self._welcome()
 
 
-class Store:
-    """The lab's store."""
+class SessionStore:
+    """The lab's store, as far as a session can feel it."""
 
     def __init__(self, url: str, session: str, answers: asyncio.Event) -> None:
         self._url, self._session = url, session
@@ -101,7 +101,7 @@ class Faults(Widget):
         self._stage: dict[str, Any] = {}
         self._seen: Witness
         self._wire: Line
-        self._one: Instance
+        self._one: SecondInstance
         super().__init__(session=session)
         run(self._begin())
         self.url = self._wire.url
@@ -124,8 +124,8 @@ class Faults(Widget):
                 line(node.server.port) as self._wire,
                 witness(host.url, self.session, host.token("witness"), proxy=None) as self._seen,
             ):
-                self._one = Instance(node, self._wire, host)
-                self._stage = {"line": self._wire, "one": self._one, "store": Store(store.url, self.session, answers)}
+                self._one = SecondInstance(node, self._wire, host)
+                self._stage = {"line": self._wire, "one": self._one, "store": SessionStore(store.url, self.session, answers)}
                 host.ports.append(lambda: {*self._wire.ports(), node.server.port, self._seen.port})
                 self._tell("Nothing was done yet")
                 ready.set_result(None)

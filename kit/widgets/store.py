@@ -1,4 +1,4 @@
-"""Store: what the store holds of a session, in a notebook's output, as it changes: `StoreView(here, "demo")`.
+"""Store view: what the store holds of a session, in a notebook's output, as it changes: `StoreView(here, "demo")`.
 
 The kit's thread looks, four times a second, while a page shows the view; and a page says that it does, as a turn's run says that it lives:
 again and again. What is sent is a trait, so that a page that loads again has the newest picture at once.

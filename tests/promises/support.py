@@ -19,6 +19,7 @@ from kit.ending import end
 from kit.history import Agent, History
 from kit.lab.chaos import Witness
 from kit.lab.instances import Node, instances
+from kit.lab.processes import Process
 from kit.packets import (
     START,
     Action,
@@ -181,6 +182,15 @@ async def watch(
         finally:
             task.cancel()
             await asyncio.wait({task})
+
+
+async def freeze_past_its_lease(one: Node | Process, turn: str, ann: Watcher, bob: Watcher) -> None:
+    """It speaks, freezes until another has taken the turn over, and wakes up in the middle of what it was about to say."""
+    await bob.pieces(turn, 10)
+    one.freeze()
+    await bob.until(lambda w: any(isinstance(e, Takeover) for e in w.log))
+    one.thaw()
+    await asyncio.gather(ann.ended(turn), bob.ended(turn))
 
 
 @asynccontextmanager

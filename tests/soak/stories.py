@@ -18,9 +18,9 @@ from kit.ending import end
 from kit.history import History
 from kit.lab import served
 from kit.lab.chaos import INSTANCE, Schedule, Witness, play, witness
+from kit.lab.framed import line_to
 from kit.lab.instances import instances
 from kit.lab.processes import Process, processes
-from kit.lab.trial import line_to
 from kit.packets import AnyPacket, Content, Entry, EntryId, Gap, Prompt, Receipt
 from tests.promises.support import Judge, count, said
 
