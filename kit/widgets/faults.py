@@ -105,7 +105,6 @@ class Faults(Widget):
         super().__init__(session=session)
         run(self._begin())
         self.url = self._wire.url
-        self.on_msg(self._heard)
 
     async def _begin(self) -> None:
         ready: asyncio.Future[None] = self.loop.create_future()
@@ -177,8 +176,7 @@ class Faults(Widget):
         told = {"said": said, "instance": f"The second instance {self._one.state}; who dials now comes to {leads}."}
         self.state = {**told, "on": sorted(self._on), **knobs, "runs": self._one.node.running, "record": repr(self.schedule)}
 
-    # A comm's callback may not wait for the loop: it only hands over.
-    def _heard(self, _: Faults, message: Any, buffers: list[memoryview]) -> None:
+    def heard(self, message: Any) -> None:
         match message:
             case {"kit": "fault", "what": str(what), "value": int() | float() | None as value} if what in PLACES:
                 self._host.beside(self._do(what, value))

@@ -68,7 +68,6 @@ class Panel(Widget):
         self._host = host
         self._loop = host.loop
         self._pipes: dict[str, Pipe] = {}  # touched on the loop only
-        self.on_msg(self._heard)
 
     def twin(self) -> tuple[str, str]:
         caption = f"Panel of session {self.session}: run this notebook to talk to it."
@@ -82,8 +81,7 @@ class Panel(Widget):
         while self._pipes:
             self._pipes.popitem()[1].close()
 
-    # A comm's callback runs in a thread that may not wait for the loop: it only hands over.
-    def _heard(self, _: Panel, message: Any, buffers: list[memoryview]) -> None:
+    def heard(self, message: Any) -> None:
         match message:
             case {"kit": "ticket", "id": str(page), "origin": str(origin)}:
                 self._host.issue_ticket(self.session, origin, lambda ticket: self.send({"kit": "ticket", "to": page, "ticket": ticket}))

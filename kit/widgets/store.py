@@ -48,7 +48,6 @@ class StoreView(Widget):
         self._until = self._loop.time() + SHOWN
         first = run(look(self._transcript, session))
         super().__init__(session=session, picture=self._sent(first, "live"))
-        self.on_msg(self._heard)
         host.beside(self._follow())
 
     def _sent(self, picture: Picture, state: str) -> dict[str, Any]:
@@ -68,8 +67,7 @@ class StoreView(Widget):
         finally:
             self.picture = {**self.picture, "state": "the lab has ended"}
 
-    # A comm's callback may not wait for the loop: it only hands over.
-    def _heard(self, _: StoreView, message: Any, buffers: list[memoryview]) -> None:
+    def heard(self, message: Any) -> None:
         match message:
             case {"kit": "shown"}:
                 self._loop.call_soon_threadsafe(self._go_on)

@@ -1,4 +1,4 @@
-"""Widget: what all widgets here have in common: their files as one module and one style, and a twin for pages without widgets."""
+"""Widget: what all widgets here have in common: files as one module and one style, an ear, and a twin for pages without widgets."""
 
 from __future__ import annotations
 
@@ -33,6 +33,13 @@ def _joined(names: tuple[str, ...]) -> str:
 
 class Widget(anywidget.AnyWidget):
     """An anywidget with a twin: JupyterLab prefers the widget's own type, a forge's page and a terminal know only text and HTML."""
+
+    def __init__(self, **traits: Any) -> None:
+        super().__init__(**traits)
+        self.on_msg(lambda _, message, buffers: self.heard(message))
+
+    def heard(self, message: Any) -> None:
+        """A page says something. That comes in a thread which may not wait for the loop: it is handed over, and no more."""
 
     def twin(self) -> tuple[str, str]:
         """What is shown where no script runs, as text and as HTML."""

@@ -43,7 +43,6 @@ class WireView(Widget):
         self._loads_until = self._loop.time() + LOADING
         self._due = self._rests = False
         super().__init__(shown=shown)
-        self.on_msg(self._heard)
         self._stop = trace.listen(self._told)
 
     def batch(self, after: int, limit: int | None = None) -> dict[str, Any]:
@@ -59,8 +58,7 @@ class WireView(Widget):
         self._stop()
         super().close()
 
-    # A comm's callback and a recording thread may not wait for the loop: they only hand over.
-    def _heard(self, _: WireView, message: Any, buffers: list[memoryview]) -> None:
+    def heard(self, message: Any) -> None:
         match message:
             case {"kit": "since", "mark": int(mark)}:
                 self._loop.call_soon_threadsafe(self._resume, max(0, mark))
@@ -68,6 +66,7 @@ class WireView(Widget):
                 self._loop.call_soon_threadsafe(self._rest)
 
     def _told(self, _: Record) -> None:
+        """By the thread that records, which may not wait for the loop either."""
         if not self._due:
             self._loop.call_soon_threadsafe(self._soon)
 
