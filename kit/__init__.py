@@ -1,0 +1,13 @@
+"""Kit: real-time AI agents over WebSockets. Agents write to a transcript, connections read from it, and neither knows the other.
+
+An evening's reading, in this order:
+
+- what travels and what it means: packets, history, projection;
+- the transcript in the store: store, log, scripts, commits, transcript;
+- who speaks: feed, speech, turn, instance;
+- who is let in and hears: auth, said, slots, connection, service, then server (or asgi);
+- who listens: client.
+
+What people and agents write together is in document, replica, scribe, room and presence. agents/ are models and scripts that speak, lab/ is
+what the notebooks need, widgets/ what a page shows, chat/ the terminal. What may import what is a contract in pyproject.toml.
+"""

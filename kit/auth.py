@@ -138,8 +138,8 @@ class Door:
 
     async def spend(self, ticket: str, session: str | None, origin: str | None) -> Identity:
         """The identity behind a ticket, which is used up even where it is refused; raises Refused (401)."""
-        known = self._tickets is not None and re.fullmatch(r"[A-Za-z0-9_-]{32}", ticket)
-        value = await self._tickets.take_ticket(ticket) if self._tickets and known else None
+        is_one = re.fullmatch(r"[A-Za-z0-9_-]{32}", ticket)
+        value = await self._tickets.take_ticket(ticket) if self._tickets and is_one else None
         if value is None:
             raise Refused(HTTPStatus.UNAUTHORIZED, "the ticket is unknown, spent or expired: get a new one")
         held = json.loads(value)

@@ -16,7 +16,7 @@ import shlex
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import getproxies, proxy_bypass
@@ -173,11 +173,16 @@ def api_key(env: Mapping[str, str] = os.environ) -> Check:
     return Check(True, "OPENAI_API_KEY is set")
 
 
+def essentials() -> Iterator[Check]:
+    """Python, and the packages where it is new enough for them. A lab looks at these, too: where it starts may be the wrong kernel."""
+    yield (found := python())
+    if found.ok:
+        yield from map(package, requirements())
+
+
 async def check_all(url: str | None = None) -> list[Check]:
     """Every check, in the order in which one would repair. Where something fatal is found, the ones after it can't even be imported."""
-    checks = [python()]
-    if checks[0].ok:
-        checks += map(package, requirements())
+    checks = [*essentials()]
     if all(check.ok for check in checks):
         stores = [await store(), await store(url)] if url else [await store()]
         checks += [kit_for_kernels(), loopback(), port(), browser(), *stores, proxy(), api_key()]

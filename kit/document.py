@@ -61,6 +61,10 @@ class Piece:
         """Whether it is in the text at that id."""
         return self.came <= at < self.went
 
+    def settled(self, horizon: EntryId) -> bool:
+        """Whether it is text that has stood since that id, or before."""
+        return self.came <= horizon and self.went == NEVER and not self.turn
+
 
 class Text:
     """The text of a document, folded up to `head`."""
@@ -195,11 +199,11 @@ class Text:
                 place -= len(piece.text)
         return len(self._pieces)
 
-    def _insert(self, i: int, *pieces: Piece) -> None:
-        """Put pieces right before the i-th, behind all that came to that place already, but before what has yet to come."""
-        while pieces[0].came < SENT and i > 0 and self._pieces[i - 1].came >= SENT:
+    def _insert(self, i: int, piece: Piece) -> None:
+        """Put it right before the i-th, behind all that came to that place already, but before what has yet to come."""
+        while piece.came < SENT and i > 0 and self._pieces[i - 1].came >= SENT:
             i -= 1
-        self._pieces[i:i] = pieces
+        self._pieces.insert(i, piece)
 
     def _forget(self, horizon: EntryId) -> None:
         """No text before `horizon` is asked for any more: drop what went by then, join what has stood since before."""
@@ -207,14 +211,8 @@ class Text:
         for piece in self._pieces:
             if piece.went <= horizon:
                 continue
-            last = kept[-1] if kept else piece
-            if (
-                last is not piece
-                and last.went == piece.went == NEVER
-                and max(last.came, piece.came) <= horizon
-                and not last.turn + piece.turn
-            ):
-                kept[-1] = Piece(last.text + piece.text, last.came)
+            if kept and kept[-1].settled(horizon) and piece.settled(horizon):
+                kept[-1] = Piece(kept[-1].text + piece.text, kept[-1].came)
             else:
                 kept.append(piece)
         self._pieces = kept

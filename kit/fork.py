@@ -69,16 +69,16 @@ async def _fork_document(transcript: Transcript, name: str, written: Container[t
 
 def _ends(entries: Sequence[Stored]) -> list[Stored]:
     """The last packets of the turns that are open after these entries, and wait for nobody's answer."""
-    known, pieces = Projection(), Counter[str]()
+    projection, pieces = Projection(), Counter[str]()
     for entry in entries:
-        known.fold(entry.id, entry.body)
+        projection.fold(entry.id, entry.body)
         if isinstance(packet := decode_entry(entry.frame()), Packet):
             pieces[packet.turn] += packet.k
-    asking = {call.turn for call in known.calls.values() if call.kind == "ask" and not call.done}
-    cut = [turn for turn in known.turns.values() if not (turn.live and turn.id in asking)]
+    asking = {call.turn for call in projection.calls.values() if call.kind == "ask" and not call.done}
+    cut = [turn for turn in projection.turns.values() if not (turn.live and turn.id in asking)]
     return [
         Stored(
-            EntryId(known.head.epoch, known.head.n + i),
+            EntryId(projection.head.epoch, projection.head.n + i),
             stored(End(reason="stopped" if turn.fate == "open" else turn.fate, from_=turn.agent, turn=turn.id, n=pieces[turn.id] + 1)),
         )
         for i, turn in enumerate(cut, 1)

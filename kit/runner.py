@@ -43,10 +43,9 @@ class NotHere(Exception):
 
 @dataclass(frozen=True)
 class Ran:
-    """A run: how it ended, in words, and whether well; what the program printed; how long it took (seconds)."""
+    """A run: how it ended, in words; what the program printed; how long it took (seconds)."""
 
     how: str
-    well: bool
     output: str
     seconds: float
 
@@ -90,7 +89,7 @@ async def run(
         finally:
             os.close(theirs)
         text, how = await _attend(process, ours, seconds, output, printed)
-        return Ran(how or _ended(process.returncode), how is None and process.returncode == 0, text, time.monotonic() - began)
+        return Ran(how or _ended(process.returncode), text, time.monotonic() - began)
 
 
 async def _attend(

@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import hashlib
 
+_LAST_ID = """
+local function last_id(stream)
+  local info = redis.call('XINFO', 'STREAM', stream)
+  for i = 1, #info, 2 do if info[i] == 'last-generated-id' then return info[i + 1] end end
+end
+"""
+
 # KEYS owner, wake; ARGV run_id, fresh name, ttl ms. -> name, last id, the name before
-OPEN = """
+OPEN = (
+    _LAST_ID
+    + """
 local log, run, was = unpack(redis.call('HMGET', KEYS[1], 'log', 'run', 'was'))
 local begun = redis.call('HGET', KEYS[1], 'begun')
-local last = '0-0'
 local function stream(name) return KEYS[1] .. ':' .. name end
 if log and (run ~= ARGV[1] or (begun and redis.call('EXISTS', stream(log)) == 0)) then
   was = log
@@ -31,27 +39,22 @@ if not log then
   redis.call('XADD', KEYS[2], 'MAXLEN', 256, '*', 'f', KEYS[1])
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
-if begun then
-  local info = redis.call('XINFO', 'STREAM', stream(log))
-  for i = 1, #info, 2 do if info[i] == 'last-generated-id' then last = info[i + 1] end end
-end
-return {log, last, was or ''}
+return {log, begun and last_id(stream(log)) or '0-0', was or ''}
 """
+)
 
 # KEYS owner, stream, refs, open turns, wake; ARGV run_id, name, ref, digest, body, ttl ms, agents of the turns it opens,
 # lease ms, by, turn given away, epoch heard or '', then the turns it concerns -> what, id (and digest), prev, then those whose lease it got
-SAY = """
+SAY = (
+    _LAST_ID
+    + """
 local known = ARGV[3] ~= '' and redis.call('HGET', KEYS[3], ARGV[3])
 local log, run, begun = unpack(redis.call('HMGET', KEYS[1], 'log', 'run', 'begun'))
 if log ~= ARGV[2] or run ~= ARGV[1] or (begun and redis.call('EXISTS', KEYS[2]) == 0) then return {'gone', '', ''} end
 if known then return {'known', known, ''} end
 local given = KEYS[2] .. ':lease:' .. ARGV[10]
 if ARGV[10] ~= '' and redis.call('GET', given) ~= ARGV[9] then return {'lost', '', ''} end
-local last = '0-0'
-if begun then
-  local info = redis.call('XINFO', 'STREAM', KEYS[2])
-  for i = 1, #info, 2 do if info[i] == 'last-generated-id' then last = info[i + 1] end end
-end
+local last = begun and last_id(KEYS[2]) or '0-0'
 local epoch = tonumber(string.match(last, '^(%d+)-')) + 1
 if ARGV[11] ~= '' and tonumber(ARGV[11]) ~= epoch - 1 then return {'unheard', '', ''} end
 if not begun then redis.call('HSET', KEYS[1], 'begun', '1') end
@@ -72,6 +75,7 @@ end
 for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[6]) end
 return answer
 """
+)
 
 # KEYS owner, stream; ARGV run_id, name, ttl ms, then of each entry its id, its body and, of a word, the id before it (else '')
 # -> 1, 0 where something has been said there, -1 where it is no longer the session's log
@@ -108,12 +112,13 @@ return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[3]) and 1 or 0
 """
 
 # KEYS stream, lease, open turns; ARGV by, member, epoch heard or '' -> 1 where the turn was let go, -1 where there is no log
-RELEASE = """
+RELEASE = (
+    _LAST_ID
+    + """
 if ARGV[3] ~= '' then
   local last = '0-0'
   if redis.call('EXISTS', KEYS[1]) == 1 then
-    local info = redis.call('XINFO', 'STREAM', KEYS[1])
-    for i = 1, #info, 2 do if info[i] == 'last-generated-id' then last = info[i + 1] end end
+    last = last_id(KEYS[1])
   elseif ARGV[3] ~= '0' then
     return -1
   end
@@ -123,6 +128,7 @@ if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
 if ARGV[2] ~= '' then redis.call('SREM', KEYS[3], ARGV[2]) end
 return 1
 """
+)
 
 # KEYS a stream for each entry; ARGV for each: epoch heard, number of packets, their bodies, their provider's cursors or ''
 # -> for each its id, '' where there is no stream, or the error

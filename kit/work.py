@@ -40,10 +40,10 @@ def copy_notebooks(notebooks: Path, work: Path) -> Copied:
     """Bring `work` up to date without losing anything of the learner's. Raises NoNotebooks."""
     if not (notebooks / FIRST).is_file():
         raise NoNotebooks(notebooks)
-    known, copied = _originals(work), Copied([], [], [])
+    originals, copied = _originals(work), Copied([], [], [])
     for name in _names(notebooks):
         original, copy = notebooks / name, work / name
-        now, then = _digest(original), known.get(name)
+        now, then = _digest(original), originals.get(name)
         here = _digest(copy) if copy.exists() else None
         if here not in (None, then, now):  # the learner's
             if then != now:
@@ -53,19 +53,22 @@ def copy_notebooks(notebooks: Path, work: Path) -> Copied:
             (copied.updated if here else copied.new).append(name)
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(original.read_bytes())
-        known[name] = now
-    (work / ".originals.json").write_text(json.dumps(known, indent=1))
+        originals[name] = now
+    (work / ".originals.json").write_text(json.dumps(originals, indent=1))
     return copied
 
 
-def trust(copies: Iterable[Path]) -> None:
+def trust(copies: Iterable[Path], data: Path | None = None) -> None:
     """Sign notebooks as Jupyter does those that it ran itself: else a panel is not drawn when its page is loaded again, until every cell
     of the notebook has run once (https://jupyter-notebook.readthedocs.io/en/stable/security.html).
+
+    `data`: the folder of Jupyter's that holds its key and the signatures; None: the user's own.
     """
     nbformat: Any = import_module("nbformat")  # here, not above: jupyterlab brings it, and only who opens the notebooks pays for it
-    notary = import_module("nbformat.sign").NotebookNotary()
-    for copy in copies:
-        notary.sign(nbformat.read(copy, as_version=4))
+    where = {} if data is None else {"data_dir": str(data)}
+    with import_module("nbformat.sign").NotebookNotary(**where) as notary:
+        for copy in copies:
+            notary.sign(nbformat.read(copy, as_version=4))
 
 
 def _names(notebooks: Path) -> Iterator[str]:
@@ -75,6 +78,7 @@ def _names(notebooks: Path) -> Iterator[str]:
 
 
 def _originals(work: Path) -> dict[str, str]:
+    """The digest of each original, as it was when it was copied."""
     try:
         return dict(json.loads((work / ".originals.json").read_bytes()))
     except (OSError, ValueError, TypeError):  # then every difference counts as the learner's own

@@ -87,15 +87,23 @@ class RealStore:
             self._process.kill()
             self._process.wait()
 
+    def save(self) -> None:
+        """Write all that it holds now to its dump, with which it comes back when it is started."""
+        with self.client() as client:
+            client.save()
+
+    def come_back_old(self) -> None:
+        """Kill it and start it again on the same port, under a new run id: with what it held when it was saved, if it was."""
+        self.kill()
+        self.start()
+
     def restart(self, *, keep: bool = False) -> None:
-        """Kill it and start it again on the same port, under a new run id: empty, or (`keep`) with all that it held."""
+        """The same, but empty, or (`keep`) with all that it held."""
         dump = self._directory / "dump.rdb"
         dump.unlink(missing_ok=True)
         if keep:
-            with self.client() as client:
-                client.save()
-        self.kill()
-        self.start()
+            self.save()
+        self.come_back_old()
         dump.unlink(missing_ok=True)
 
     @contextmanager

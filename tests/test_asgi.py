@@ -18,7 +18,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from kit import asgi
-from kit.lab.hosted import listening, serve
+from kit.lab.hosted import serve
+from kit.listening import listening
 from kit.packets import MAX_FRAME
 from tests.support import Counting, bearer, prompt, request, visit
 

@@ -14,7 +14,6 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
-import nbformat
 import pytest
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 from websockets.asyncio.client import ClientConnection
@@ -27,22 +26,15 @@ from kit.agents.demo import default_agent
 from kit.client import connect
 from kit.packets import Content, End, EntryId
 from kit.server import serve
-from tests.notebooks.build import SOLUTIONS
+from tests.notebooks import chapters
+from tests.notebooks.chapters import cells
 
-CELLS = {cell.id.removeprefix("interrupts-"): cell.source for cell in nbformat.read(SOLUTIONS / "04_interrupts.ipynb", as_version=4).cells}
-"""The chapter's cells by their id: what is tested is what a learner runs."""
+CELLS = cells("04")
+defined = partial(chapters.defined, CELLS)
 TEXT = "response.output_text.delta"
 ALL = 88
 """Tokens of the answer to `count to 80`, the thought included."""
 Draft = Callable[[Any, str], Awaitable[None]]
-
-
-def defined(*cells: str, **names: Any) -> dict[str, Any]:
-    """What some cells import and define, without what they run."""
-    for cell in cells:
-        kept = [node for node in ast.parse(CELLS[cell]).body if isinstance(node, ast.Import | ast.ImportFrom | ast.AsyncFunctionDef)]
-        exec(compile(ast.Module(kept, []), cell, "exec"), names)
-    return names
 
 
 class Valve:

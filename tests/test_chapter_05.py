@@ -10,7 +10,6 @@ from collections import Counter
 from functools import partial
 from typing import Any
 
-import nbformat
 import pytest
 from redis.exceptions import ResponseError
 from websockets.asyncio.client import connect as dial
@@ -23,10 +22,9 @@ from kit.packets import START, Content, Edit, Prompt, decode_entry, stored
 from kit.scripts import APPEND
 from kit.store import Store, is_refused_id, open_store
 from kit.transcript import Transcript
-from tests.notebooks.build import SOLUTIONS
+from tests.notebooks.chapters import cells
 
-CELLS = {cell.id.removeprefix("state-"): cell.source for cell in nbformat.read(SOLUTIONS / "05_state.ipynb", as_version=4).cells}
-"""The chapter's cells by their id: what is tested is what a learner runs."""
+CELLS = cells("05")
 SAID = [str(i) for i in range(1, 61)]
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import random
 from functools import partial
 from typing import Any
 
 import msgspec
-import nbformat
 import pytest
 
 from kit.client import connect
@@ -20,27 +18,11 @@ from kit.lab.resume import check_resume, replay
 from kit.lab.trial import SHUT, Client
 from kit.packets import Prompt, new_ref
 from kit.server import Server, serve
-from tests.notebooks.build import SOLUTIONS
+from tests.notebooks import chapters
+from tests.notebooks.chapters import cells
 from tests.support import Counting, visit
 
-CELLS = {
-    cell.id.removeprefix("reconnection-"): cell.source
-    for cell in nbformat.read(SOLUTIONS / "06_reconnection.ipynb", as_version=4).cells
-    if cell.cell_type == "code"
-}
-"""The chapter's cells by their id: what is tested is what a learner runs."""
-DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-
-
-def defined(*cells: str) -> dict[str, Any]:
-    """What some cells import and define, without what they run."""
-    names: dict[str, Any] = {}
-    for cell in cells:
-        kept = [node for node in ast.parse(CELLS[cell]).body if isinstance(node, DEFINITIONS)]
-        exec(compile(ast.Module(kept, []), cell, "exec"), names)
-    return names
-
-
+defined = partial(chapters.defined, cells("06"))
 DRAFTS = defined("start", "listen", "again", "cursor", "anew", "client")
 CUT, RELOAD, RECEIPT = Fault(4, "cut", "line"), Fault(4, "reload", "client"), Fault(4, "receipt", "client")
 VANISH, SHUTS, LINGER = Fault(4, "vanish", "line"), Fault(4, "shut", "line", SHUT), Fault(4, "linger", "line")

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
-import nbformat
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,33 +36,26 @@ from kit.packets import (
 )
 from kit.replica import SharedDocument, connect_document
 from kit.room import _asked, room
-from tests.notebooks.build import SOLUTIONS
+from tests.notebooks.chapters import cells, defined, defines
 from tests.promises.support import Judge, Watcher, nodes, read_log, turn_of, watch
 
-CELLS = {cell.id.removeprefix("room-"): cell.source for cell in nbformat.read(SOLUTIONS / "07_war_room.ipynb", as_version=4).cells}
-"""The chapter's cells by their id: what is tested is what a learner runs."""
+CELLS = cells("07")
 NAMES = {"architect", "coder", "tester", "NAME", "WRONG", "RIGHT", "CODE", "ANN", "CODER", "TEST", "PICTURE", "WORDS", "PLAN", "team"}
 """What is taken from them beside imports and definitions."""
 ALONE = SimpleNamespace(server=SimpleNamespace(alone=True))
 
 
-def taken(*cells: str, here: Any = ALONE) -> dict[str, Any]:
+def taken(*ids: str, here: Any = ALONE) -> dict[str, Any]:
     """The imports, definitions and named constants of some cells, and of the first one what all need."""
-    names: dict[str, Any] = {"here": here}
-    for cell in ("start", "polite", *cells):
-        tree = ast.Module([node for node in ast.parse(CELLS[cell]).body if is_taken(node)], [])
-        exec(compile(tree, cell, "exec"), names)
-    return names
+    return defined(CELLS, "start", "polite", *ids, takes=is_taken, here=here)
 
 
 def is_taken(node: ast.stmt) -> bool:
     match node:
-        case ast.Import() | ast.ImportFrom() | ast.FunctionDef() | ast.AsyncFunctionDef():
-            return True
         case ast.Assign(targets=[ast.Name(id=name)]) | ast.Assign(targets=[ast.Tuple(elts=[ast.Name(id=name), *_])]):
             return name in NAMES
         case _:
-            return False
+            return defines(node)
 
 
 def texts(watcher: Watcher) -> dict[str, list[str]]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from functools import partial
 
-import nbformat
 import pytest
 from openai import APIConnectionError, AsyncOpenAI
 
@@ -17,31 +15,15 @@ from kit.agents.model import Cut
 from kit.agents.tape import Tape
 from kit.agents.tools import Tools
 from kit.lab.check import NOTEBOOKS
-from tests.notebooks.build import SOLUTIONS
-from tests.test_model import client_of
+from tests import test_model
+from tests.notebooks import chapters
+from tests.notebooks.chapters import cells
 
-CELLS = {cell.id.removeprefix("model-"): cell.source for cell in nbformat.read(SOLUTIONS / "08_real_model.ipynb", as_version=4).cells}
+defined = partial(chapters.defined, cells("08"), json=json, get_weather=get_weather, APIConnectionError=APIConnectionError)
 TWENTY = " ".join(map(str, range(1, 21)))
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[model.Server]:
-    async with model.serve(pace=None) as server:
-        yield server
-
-
-@pytest.fixture
-async def client(server: model.Server) -> AsyncIterator[AsyncOpenAI]:
-    async with client_of(server.url) as client:
-        yield client
-
-
-def defined(cell: str, **given: Any) -> dict[str, Any]:
-    """The functions and classes of a cell, which see what is given and nothing else."""
-    body = [node for node in ast.parse(CELLS[cell]).body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
-    names: dict[str, Any] = {"json": json, "get_weather": get_weather, "APIConnectionError": APIConnectionError, **given}
-    exec(compile(ast.Module(body, []), cell, "exec"), names)
-    return names
+server, client = test_model.server, test_model.client  # a model without pauses, and the real client of it
 
 
 async def shown(pieces: AsyncIterator[str]) -> str:

@@ -11,7 +11,7 @@ from kit.lab.finish import is_foreign
 from kit.lab.instances import Node, instances
 from kit.packets import Takeover
 from kit.transcript import Transcript
-from tests.promises.support import Judge, counting, read_log, said, turn_of, watch
+from tests.promises.support import Judge, counting, freeze_past_its_lease, read_log, said, turn_of, watch
 from tests.support import visit
 
 TO = 60
@@ -50,11 +50,7 @@ async def test_a_frozen_one_wakes_up_and_is_refused(store: str) -> None:
     async with instances(counting(300), 2, store=store, lease=0.2) as (one, other), watch(other.server, "s", "bob") as bob:
         async with watch(one.server, "s") as ann:
             turn = turn_of(await ann.session.prompt("go"))
-            await bob.pieces(turn, 10)
-            one.freeze()
-            await bob.until(lambda w: any(isinstance(e, Takeover) for e in w.log))
-            one.thaw()
-            await asyncio.gather(ann.ended(turn), bob.ended(turn))
+            await freeze_past_its_lease(one, turn, ann, bob)
             assert ann.log == bob.log
         Judge(await read_log(store, "s"))
 

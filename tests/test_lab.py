@@ -7,24 +7,17 @@ import gc
 import socket
 import sys
 import threading
-import tomllib
 from collections.abc import AsyncIterator, Iterator
-from importlib.metadata import PackageNotFoundError
-from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
 
-from kit import lab
+from kit import doctor, lab
 from kit.client import connect
 from kit.history import History
-from kit.lab.environment import NEEDED, OLDEST, complaint
 from kit.lab.finish import Unfinished
 from kit.lab.start import CannotStart, Lab
 from kit.lab.trace import Command, TurnChange
 from kit.packets import AnyPacket, Content
-
-ROOT = Path(__file__).parents[1]
 
 
 async def parrot(history: History) -> AsyncIterator[AnyPacket]:
@@ -81,47 +74,14 @@ def test_the_trace_sees_agents_that_are_added() -> None:
 
 def test_what_is_in_the_way_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is started."""
-    monkeypatch.setattr(sys.modules["kit.lab.start"], "complaint", lambda: "this kernel runs Python 3.9")
-    with pytest.raises(CannotStart, match=r"^this kernel runs Python 3\.9$"):
+    old = doctor.package("ipykernel>=7.4,<8", lambda name: "6.29.5")
+    monkeypatch.setattr(sys.modules["kit.lab.start"], "essentials", lambda: iter([old]))
+    with pytest.raises(CannotStart, match=r"^ipykernel 6\.29\.5: .* 'ipykernel>=7\.4,<8', .*; or run `make lab`"):
         lab.start()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         monkeypatch.undo()
         with pytest.raises(CannotStart, match="The lab could not start"):
             lab.start(port=taken.getsockname()[1])
-
-
-# ---- the environment ----
-
-
-def test_this_environment_is_good() -> None:
-    assert complaint() is None
-
-
-def test_an_old_python_or_package_is_named_with_the_remedy() -> None:
-    """What is there, what is needed, what to do."""
-    remedy = "run `make lab` and open the notebooks from there"
-    assert complaint(python=(3, 10)) == f"this kernel runs Python 3.10, and the kit needs 3.11 or newer: {remedy}"
-    old = complaint(installed=lambda name: "6.29.5")
-    assert old == f"ipykernel 6.29.5 is installed, and the kit needs 7.4 or newer, below 8: {remedy}"
-    assert "below 8" in str(complaint(installed=lambda name: "8.0.0"))
-
-
-def test_a_missing_package_names_the_python_that_lacks_it() -> None:
-    """Mostly it is the wrong kernel."""
-
-    def missing(name: str) -> str:
-        raise PackageNotFoundError(name)
-
-    assert str(complaint(installed=missing)).startswith(f"ipykernel is not installed in this kernel's Python ({sys.executable})")
-
-
-def test_the_bounds_are_those_of_the_project() -> None:
-    """The lower ones; the upper ones are the next version that nobody has tried."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["requires-python"] == f">={'.'.join(map(str, OLDEST))}"
-    declared = {r.name: r.specifier for r in map(Requirement, project["dependencies"])}
-    for name, (oldest, _) in NEEDED.items():
-        assert f">={'.'.join(map(str, oldest))}" in str(declared[name])
 
 
 # ---- finish ----

@@ -191,18 +191,6 @@ async def test_what_vanishes_is_told_to_nobody_and_appears_in_order() -> None:
     await others_have_ended()
 
 
-async def test_a_new_connection_can_vanish_too() -> None:
-    """As to a host that is frozen: it is accepted, and that is all."""
-    async with echo() as (wire, reader, writer):
-        wire.vanish(also_new=True)
-        asking = asyncio.create_task(said_again(wire, b"anew"))
-        await until(lambda: wire.dials == 2)
-        writer.write(b"old")
-        wire.appear()
-        assert await reader.readexactly(3) == b"old"
-        assert await asking == b"anew"
-
-
 async def test_a_connection_that_lingers_is_gone_for_the_client_alone() -> None:
     """The server keeps it beside the new one and goes on talking to it, until the line is cut."""
     talking = list[asyncio.StreamWriter]()
@@ -315,7 +303,7 @@ async def test_a_line_to_a_store_keeps_its_url(real_store_url: str) -> None:
     async with line(real_store_url) as wire, open_store(wire.url) as store:
         assert wire.url == f"redis://127.0.0.1:{wire.port}/0"
         await store.redis.set("a", 1)
-        wire.vanish(also_new=True)
+        wire.vanish()
         waiting = asyncio.create_task(store.redis.get("a"))
         async with open_store(real_store_url) as other:
             assert await other.redis.get("a") == b"1"

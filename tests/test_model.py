@@ -540,7 +540,7 @@ async def test_pace_is_kept_and_may_change_meanwhile() -> None:
 
 
 async def test_refusals_look_like_the_real_ones(server: model.Server, client: AsyncOpenAI) -> None:
-    server.fail_next(model.rate_limited(0.5), model.server_error())
+    server.fail_next(model.rate_limited(0.5), model.Refuse(500, "It broke.", "server_error"))
     with pytest.raises(openai.RateLimitError) as limited:
         await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "1 + 1"}], stream=True)
     assert (limited.value.response.headers["retry-after"], limited.value.code) == ("0.5", "rate_limit_exceeded")

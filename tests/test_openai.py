@@ -7,7 +7,7 @@ import gc
 import random
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from itertools import pairwise
 from types import AsyncGeneratorType
@@ -22,8 +22,10 @@ from kit.agents.model import Cut, Record, Refuse, Server, Stall, rate_limited
 from kit.agents.openai import openai_agent
 from kit.history import HAND_OVER, Agent, AgentError
 from kit.packets import Action, AnyPacket, Ask, Content, Thought, ToolResult
+from tests import test_model
 from tests.fake_turn import FakeTurn, Killed, replies, told
 
+server = test_model.server  # a model without pauses
 MODES: dict[str, dict[str, Any]] = {
     "background": {"dialect": "responses"},
     "foreground": {"dialect": "responses", "background": False},
@@ -63,12 +65,6 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     ran.clear()
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    async with model.serve(pace=None) as server:
-        yield server
-
-
 async def over(server: Server, count: int) -> list[Record]:
     """The requests so far, once so many are over."""
     await server.ended(count)
@@ -80,7 +76,7 @@ def mode(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-BROKEN = Refuse(500, "The server had an error.", "server_error", headers={"retry-after-ms": "1"})  # as server_error(), but at once
+BROKEN = Refuse(500, "The server had an error.", "server_error", headers={"retry-after-ms": "1"})  # the client comes again at once
 
 
 def agent_on(server: Server, mode: str, *, key: str = "k", **options: Any) -> Agent:

@@ -19,7 +19,7 @@ from kit.lab.served import encode_reply, served_store
 from kit.packets import START, EntryId, Prompt, Takeover
 from kit.store import Store, StoreRestarted, open_store
 from kit.transcript import Transcript
-from tests.promises.support import Judge, count, counting, read_log, said, turn_of, watch
+from tests.promises.support import Judge, count, counting, freeze_past_its_lease, read_log, said, turn_of, watch
 
 COUNTER = "tests.promises.support:counter"
 TO = 300
@@ -54,11 +54,7 @@ async def test_a_frozen_process_wakes_up_and_is_refused() -> None:
     async with served_store() as store, processes(COUNTER, 2, store=store.url, lease=0.3) as (one, other):
         async with watch(other.url, "s", token=one.token) as bob, watch(one.url, "s", token=one.token) as ann:
             turn = turn_of(await ann.session.prompt("go"))
-            await bob.pieces(turn, 10)
-            one.freeze()
-            await bob.until(lambda w: any(isinstance(e, Takeover) for e in w.log))
-            one.thaw()
-            await asyncio.gather(ann.ended(turn), bob.ended(turn))
+            await freeze_past_its_lease(one, turn, ann, bob)
         log = await read_log(store.url, "s")
         Judge(log)
         assert said(log, turn) == count(TO)

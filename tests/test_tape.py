@@ -18,29 +18,13 @@ from kit.agents.model import Cut, Server
 from kit.agents.tape import BadTape, Run, Tape
 from kit.history import HAND_OVER, AgentError
 from kit.packets import Action, Content, Prompt
-from tests import test_openai
+from tests import test_model, test_openai
 from tests.fake_turn import FakeTurn, Killed
 from tests.test_model import client_of, deltas, events
-from tests.test_openai import MODES, TWO_CALLS, agent_on, count_events, over, ran, survives_each_kill
+from tests.test_openai import TWO_CALLS, agent_on, count_events, over, ran, survives_each_kill
 
 no_environment = test_openai.no_environment  # autouse: no key, no address, a proxy that leads nowhere
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    async with model.serve(pace=None) as server:
-        yield server
-
-
-@pytest.fixture
-async def client(server: Server) -> AsyncIterator[AsyncOpenAI]:
-    async with client_of(server.url) as client:
-        yield client
-
-
-@pytest.fixture(params=MODES)
-def mode(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+server, client, mode = test_model.server, test_model.client, test_openai.mode
 
 
 async def recorded(server: Server, mode: str, *prompts: str, **options: Any) -> tuple[Tape, FakeTurn]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from kit.agents import model
 from kit.agents.answer import answer
 from kit.agents.conversation import Event, Message, Wanted
 from kit.agents.embedded.templates import CODE
@@ -35,10 +33,12 @@ from kit.packets import (
     Write,
     new_ref,
 )
+from tests import test_openai
 from tests.fake_turn import FakeTurn, Killed, replies
 from tests.test_answer import FakeModel
-from tests.test_openai import MODES, count_events, no_environment  # noqa: F401  # the last one is a fixture
+from tests.test_openai import MODES, count_events
 
+no_environment, server = test_openai.no_environment, test_openai.server
 PROMPT = "write a function for fibonacci into fib.py"
 CONTENTS = CODE["fibonacci"]
 
@@ -73,12 +73,6 @@ class PaperTurn(FakeTurn):
 
     def reads(self, name: str) -> str:
         return self.papers[name].read()
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    async with model.serve(pace=None) as server:
-        yield server
 
 
 def agent_on(server: Server, mode: str, **options: Any) -> Agent:

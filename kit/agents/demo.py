@@ -19,8 +19,8 @@ _importing = Lock()
 
 async def get_weather(city: str) -> dict[str, Any]:
     """The weather in a city, out of a small table: degrees Celsius, the sky, wind in metres per second."""
-    known = {name.casefold(): name for name in WEATHER}
-    if (name := known.get(city.strip().casefold())) is None:
+    cities = {name.casefold(): name for name in WEATHER}
+    if (name := cities.get(city.strip().casefold())) is None:
         raise LookupError(f"{city} is not in the table; it knows {', '.join(WEATHER)}")
     celsius, sky, wind = WEATHER[name]
     return {"city": name, "celsius": celsius, "sky": sky, "wind": wind}

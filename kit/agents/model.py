@@ -17,21 +17,21 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal
 
-import uvicorn
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from kit.agents.embedded.delivery import Cut, Delivery, Fault, Record, Sleep, Stall
 from kit.agents.embedded.events import Event, chat_answer, response_events, response_head
 from kit.agents.embedded.player import play
 from kit.agents.embedded.replies import reply
-from kit.agents.embedded.requests import Json, Refuse, parse, rate_limited, server_error
+from kit.agents.embedded.requests import Json, Refuse, parse, rate_limited
 from kit.agents.tape import Run as Taped
 from kit.agents.tape import Tape
+from kit.ending import end
+from kit.listening import listening
 
-__all__ = ["Cut", "Fault", "Record", "Refuse", "Server", "Stall", "rate_limited", "serve", "server_error"]
+__all__ = ["Cut", "Fault", "Record", "Refuse", "Server", "Stall", "rate_limited", "serve"]
 DONE = b"data: [DONE]\n\n"
 """Ends a stream of Chat Completions."""
 
@@ -146,13 +146,9 @@ class Server(Delivery):
             raise Refuse(404, f"Response with id '{wanted}' not found.", param="response_id")
         return self._runs[wanted]
 
-    async def close(self) -> None:
-        """Drop every connection and run, as a machine that dies does."""
-        runs = [run.task for run in self._runs.values()]
-        for task in runs:
-            task.cancel()
-        self.drop()  # not cancelled: uvicorn logs a cancelled request as an error, and one whose client is gone not at all
-        await asyncio.gather(*runs, *self.state.tasks, return_exceptions=True)
+    async def end_runs(self) -> None:
+        """As a machine that dies does."""
+        await end(run.task for run in self._runs.values())
 
 
 def _cut(run: Taped, events: Sequence[Event]) -> Cut | None:
@@ -166,14 +162,10 @@ async def serve(*, port: int = 0, pace: float | None = 50.0, key: str | None = N
     `pace` is in tokens per second; with a `key`, any other is answered 401. Raises OSError where the port is taken.
     """
     server = Server(pace, key, sleep)
-    # Not `uvicorn.Server.serve`: it takes the signals of the main thread, and needs 0.1 s and more to notice that it should stop.
-    config = uvicorn.Config(server, http="h11", ws="none", lifespan="off", log_config=None, timeout_keep_alive=60)
-    config.load()
-    loop = asyncio.get_running_loop()
-    listener = await loop.create_server(lambda: H11Protocol(config, server.state, {}), "127.0.0.1", port)
-    server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1"
-    try:
-        yield server
-    finally:
-        listener.close()
-        await server.close()
+    async with listening(server, port=port, state=server.state, ws="none", timeout_keep_alive=60) as listener:
+        server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1"
+        try:
+            yield server
+        finally:
+            listener.close()  # nobody new
+            await server.end_runs()

@@ -109,7 +109,7 @@ class Tape:
     async def record(self, events: AsyncIterator[Any], run: Run, began: float, response: str | None = None) -> AsyncGenerator[Any, None]:
         """The same events, each written down as it passes. What comes of a `response` that was attached to again goes on in its run."""
         if response is not None:
-            found = next((known for known in self.runs if any(heard.response == response for heard in known.heard)), None)
+            found = next((begun for begun in self.runs if any(heard.response == response for heard in begun.heard)), None)
             if found is None:  # another instance has its beginning, and half a run can't be played
                 async for event in events:
                     yield event

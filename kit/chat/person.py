@@ -28,7 +28,7 @@ class Person:
     def __init__(self, terminal: Terminal, seen: str = "0-0", *, patient: bool = True) -> None:
         self.terminal, self.seen, self.patient = terminal, seen, patient
         self.session: Session
-        self._known = Projection()
+        self._projection = Projection()
         self._before: dict[EntryId, str] = {}
         """What was said last before each word."""
         self._read = asyncio.Event()
@@ -56,7 +56,7 @@ class Person:
     @property
     def turns(self) -> list[Turn]:
         """Those that have not ended, in the order in which they were opened."""
-        return list(self._known.turns.values())
+        return list(self._projection.turns.values())
 
     @property
     def place(self) -> Place:
@@ -75,12 +75,12 @@ class Person:
 
     def _learn(self, entry: Entry | Gap) -> None:
         if isinstance(entry, Gap):
-            self._known = Projection()
+            self._projection = Projection()
             return
         id = EntryId.parse(entry.id)
         if isinstance(entry, Word):
             self._before[id] = entry.prev
-        self._known.fold(id, stored(entry))
+        self._projection.fold(id, stored(entry))
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         """Wait until what has been read fulfils a condition."""
@@ -94,7 +94,7 @@ class Person:
 
     async def _quiet(self) -> None:
         """Wait until every turn has ended, or waits for somebody."""
-        await self._until(lambda: all(map(self._known.waits, self.turns)))
+        await self._until(lambda: all(map(self._projection.waits, self.turns)))
 
     async def _hear(self, lines: AsyncIterator[str]) -> None:
         await self._until_read(self.seen)
@@ -121,7 +121,9 @@ class Person:
                 self.terminal.note(f"{command} means nothing now: {USAGE}")
             case _ if text := line.strip():
                 open_turns = {turn.id for turn in self.turns}
-                asked = (id for id, c in self._known.calls.items() if c.kind in ("ask", "approve") and not c.done and c.turn in open_turns)
+                asked = (
+                    id for id, c in self._projection.calls.items() if c.kind in ("ask", "approve") and not c.done and c.turn in open_turns
+                )
                 call = next(asked, None)
                 await self._say(Prompt(text=text) if call is None else Answer(call=call, text=text))
 

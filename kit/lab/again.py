@@ -1,4 +1,4 @@
-"""Again: for a workshop: begin a chapter anew without losing what was written, and start in the middle.
+"""Again: a chapter begun anew without losing what was written, or begun in the middle of the course; for workshops.
 
 Every chapter starts cold, and no cell of it needs an earlier chapter or an exercise that is solved: the learner's copies, in which none is,
 are run by the tests, each by itself. So who is late lacks no code, only words.
@@ -28,7 +28,7 @@ class Term(NamedTuple):
     chapter: str
 
 
-class Known(tuple[Term, ...]):
+class Vocabulary(tuple[Term, ...]):
     """What a chapter takes as known, the earliest first."""
 
     __slots__ = ()
@@ -64,13 +64,13 @@ def reset(chapter: str | None = None, *, notebooks: Path = NOTEBOOKS) -> Text:
     return Text(f"{said}\nA fresh copy is {_beside(original)}, beside yours, which is as it was.")
 
 
-def catch_up(chapter: str, *, notebooks: Path = NOTEBOOKS) -> Known | Text:
+def catch_up(chapter: str, *, notebooks: Path = NOTEBOOKS) -> Vocabulary | Text:
     """What a chapter ("05") takes as known, out of the glossary. Nothing of the earlier chapters needs to be run."""
     glossary = notebooks / "GLOSSARY.md"
     if not glossary.is_file():
         return Text(f"There is no glossary at {glossary}: it comes with the repository.")
     terms = (Term(*found) for found in _TERM.findall(glossary.read_text("utf-8")))
-    return Known(sorted((term for term in terms if term.chapter < _two_digits(chapter)), key=lambda term: term.chapter))
+    return Vocabulary(sorted((term for term in terms if term.chapter < _two_digits(chapter)), key=lambda term: term.chapter))
 
 
 def _two_digits(chapter: str) -> str:

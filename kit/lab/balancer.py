@@ -7,7 +7,6 @@ instance can go on where another left off, and no health checks, as an instance 
 from __future__ import annotations
 
 import asyncio
-import random
 from asyncio import StreamReader, StreamWriter
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Sequence
@@ -20,7 +19,7 @@ class Balancer(Line):
     """Dial its `url` or `port`. `carried` counts the connections to each port behind it; what a `Line` can suffer, it can suffer too."""
 
     def __init__(self, ports: Sequence[int]) -> None:
-        super().__init__(ports[0], 0.0, 0.0, None, 0, random.Random())
+        super().__init__(ports[0])
         self.carried: Counter[int] = Counter()
         self._ports = deque(ports)
 
@@ -40,5 +39,4 @@ async def balancer(urls: Sequence[str]) -> AsyncIterator[Balancer]:
     """One address, while the block runs, for the instances at these URLs of this machine (`ws://127.0.0.1:8123`)."""
     one = Balancer([int(url.rpartition(":")[2]) for url in urls])
     async with one.listening():
-        one.url = f"ws://127.0.0.1:{one.port}"
         yield one

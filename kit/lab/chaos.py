@@ -19,7 +19,6 @@ from contextlib import asynccontextmanager
 from inspect import isawaitable
 from typing import Any, TypeVar
 
-import msgspec
 from msgspec import Struct
 
 from kit.client import Backoff, Session, connect
@@ -40,7 +39,7 @@ KNOBS = {"delay": (0.01, 0.1), "jitter": (0.01, 0.05), "rate": (2_000.0, 20_000.
 _KNOWN = {*LINE, *INSTANCE, *PROCESS, *STORE, *CLIENT, *ENDED_BY.values(), "restart"}
 
 
-class Fault(Struct, frozen=True, omit_defaults=True):
+class Fault(Struct, frozen=True):
     """After so many entries, `what` happens to the one that stands at `where` of the stage; `seconds` later it is over (0: it stays)."""
 
     after: int
@@ -60,7 +59,7 @@ class Fault(Struct, frozen=True, omit_defaults=True):
 
 
 class Schedule(Struct, frozen=True):
-    """Faults in the order in which they fall. Printed, it is the code that makes it again; `as_json` and `from_json` carry it elsewhere."""
+    """Faults in the order in which they fall. Printed, it is the code that makes it again."""
 
     faults: tuple[Fault, ...] = ()
 
@@ -70,14 +69,6 @@ class Schedule(Struct, frozen=True):
         rng = random.Random(seed)
         places = sorted(rng.randrange(1, within) for _ in range(count))
         return cls(tuple(_drawn(rng, after, stage) for after in places))
-
-    def as_json(self) -> bytes:
-        return msgspec.json.encode(self)
-
-    @classmethod
-    def from_json(cls, text: bytes | str) -> Schedule:
-        """Raises msgspec.ValidationError where the text is none."""
-        return msgspec.json.decode(text, type=cls)
 
     def __repr__(self) -> str:
         lines = "".join(f"    {fault!r},\n" for fault in self.faults)
@@ -101,6 +92,12 @@ class Witness:
         self.count = 0
         """How many of them are entries."""
         self._news = asyncio.Condition()
+
+    @property
+    def log(self) -> list[Entry]:
+        """What it has seen since the last gap."""
+        gaps = [i for i, entry in enumerate(self.seen) if isinstance(entry, Gap)]
+        return [e for e in self.seen[gaps[-1] + 1 if gaps else 0 :] if not isinstance(e, Gap)]
 
     @property
     def port(self) -> int:
@@ -162,10 +159,14 @@ async def happen(fault: Fault, stage: Mapping[str, Any]) -> Fault | None:
     if fault.what in KNOBS:
         setattr(on, fault.what, fault.value)
         return Fault(fault.after, fault.what, fault.where, None if fault.what == "rate" else 0.0)
-    done = getattr(on, fault.what)(*([] if fault.value is None else [fault.value]))
-    if isawaitable(done):
+    if isawaitable(done := strike(on, fault)):
         await done
     return Fault(fault.after, ENDED_BY[fault.what], fault.where) if fault.what in ENDED_BY else None
+
+
+def strike(on: Any, fault: Fault) -> Any:
+    """Call it by its name; gives what is to be awaited, if anything."""
+    return getattr(on, fault.what)(*([] if fault.value is None else [fault.value]))
 
 
 async def _end_later(seconds: float, over: Fault, stage: Mapping[str, Any], happened: Callable[[Fault], object]) -> None:

@@ -7,7 +7,6 @@ gives nonsense), the check answers; only under KIT_STRICT=1, in the tests of the
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import importlib.util
 import inspect
 import json
@@ -28,6 +27,7 @@ from typing import Any, NoReturn
 from kit.lab.finish import is_strict
 from kit.lab.start import Lab
 from kit.lab.table import as_html, as_text, shorten
+from kit.lab.thread import raise_in
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 _MISSING = object()
@@ -176,10 +176,10 @@ def _exercise(number: str) -> Exercise:
     path = next(_beside(f"exercises/chapter_{_chapter(number)}.py"), None)
     if path is None:
         raise LookupError(f"there is no exercise {number!r}: an exercise is named as in its cell's first line, such as '1.1'")
-    known = exercises(path)
-    if number not in known:
-        raise LookupError(f"there is no exercise {number}: this chapter has {', '.join(known)}")
-    return known[number]
+    chapter = exercises(path)
+    if number not in chapter:
+        raise LookupError(f"there is no exercise {number}: this chapter has {', '.join(chapter)}")
+    return chapter[number]
 
 
 def exercises(path: Path) -> dict[str, Exercise]:
@@ -187,8 +187,8 @@ def exercises(path: Path) -> dict[str, Exercise]:
     loader = SourceFileLoader(f"exercises.{path.stem}", str(path))
     module = importlib.util.module_from_spec(ModuleSpec(loader.name, loader, origin=str(path)))
     loader.exec_module(module)
-    known: dict[str, Exercise] = module.EXERCISES
-    return known
+    found: dict[str, Exercise] = module.EXERCISES
+    return found
 
 
 # ---- one attempt ----
@@ -233,8 +233,7 @@ def _run(exercise: Exercise, it: object, attempt: Attempt) -> bool:
         thread.start()
         thread.join(exercise.seconds + 3 * _PARTING)  # a wait ends by itself, in `_await`
         if thread.is_alive():
-            # Raised in that thread before its next line of Python; only a C function that does not return goes on.
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Endless))
+            raise_in(thread, _Endless)
             thread.join(_PARTING)
     if not passed:
         attempt.rows = _endless(exercise)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
+from kit.lab.drawing import label, svg
 from kit.lab.table import as_text
 
 Meter = Literal["CPU", "memory", "requests", "data", "commands", "connections"]
@@ -106,17 +106,11 @@ class Bill(dict[str, dict[Meter, float]]):
     def _repr_svg_(self) -> str:
         scale = WIDE / (max(map(self.total, self)) or 1)
         legend = [
-            f"<rect x='{LEFT + 90 * i}' y='8' width='12' height='12' fill='{colour}'/>{_text(LEFT + 90 * i + 16, 18, meter)}"
+            f"<rect x='{LEFT + 90 * i}' y='8' width='12' height='12' fill='{colour}'/>{label(LEFT + 90 * i + 16, 18, meter)}"
             for i, (meter, colour) in enumerate(zip(METERS, COLOURS, strict=True))
         ]
         lanes = [self._lane(way, 34 + HIGH * i, scale) for i, way in enumerate(self)]
-        wide, high = LEFT + WIDE + 90, 44 + HIGH * len(self)
-        # A white ground: a notebook shows this as an image, which does not know whether the page is dark.
-        return (
-            f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {wide} {high}' width='{wide}' style='max-width: 100%' "
-            f"font-family='sans-serif' font-size='13'><title>{escape(repr(self))}</title>"
-            f"<rect width='100%' height='100%' fill='white'/>{''.join(legend + lanes)}</svg>"
-        )
+        return svg(LEFT + WIDE + 90, 44 + HIGH * len(self), repr(self), legend + lanes)
 
     def _lane(self, way: str, y: int, scale: float) -> str:
         x, bars = float(LEFT), ""
@@ -124,8 +118,4 @@ class Bill(dict[str, dict[Meter, float]]):
             wide = self[way][meter] * scale
             bars += f"<rect x='{x:.1f}' y='{y}' width='{wide:.1f}' height='24' fill='{colour}'/>"
             x += wide
-        return f"{_text(4, y + 17, way)}{bars}{_text(x + 8, y + 17, f'${self.total(way):,.0f}')}"
-
-
-def _text(x: float, y: int, text: str) -> str:
-    return f"<text x='{x:.0f}' y='{y}'>{escape(text)}</text>"
+        return f"{label(4, y + 17, way)}{bars}{label(x + 8, y + 17, f'${self.total(way):,.0f}')}"

@@ -19,6 +19,7 @@ from kit.ending import end
 from kit.history import Agent, AgentError, History
 from kit.lab.chaos import Witness, witness
 from kit.lab.instances import Node, instances
+from kit.lab.served import end_leases
 from kit.lab.story import Broken
 from kit.lab.table import shorten
 from kit.lab.trial import Blocks
@@ -56,7 +57,7 @@ def steps(said: Sequence[AnyPacket]) -> list[Step]:
     return told
 
 
-class Answer:
+class CutAnswer:
     """One answer to a prompt. `cut`: how many pieces stand in the log when its instance goes; `stop`: a person stops it at the first."""
 
     def __init__(self, agent: Agent, prompt: str, reply: Reply, cut: int = 0, *, stop: bool = False) -> None:
@@ -70,7 +71,7 @@ class Answer:
     def pieces(self) -> int:
         return _pieces(self.said)
 
-    async def run(self, seconds: float) -> Answer:
+    async def run(self, seconds: float) -> CutAnswer:
         """Raises Broken where the agent fails, or comes to no end."""
         memory = f"fake://cut-{secrets.token_hex(8)}"
         async with (
@@ -114,8 +115,7 @@ class Answer:
         await self._reached.wait()
         await seen.until(lambda w: _pieces(w.seen) >= self.cut)
         await one.stop()
-        async for key in store.redis.scan_iter("*:lease:*"):
-            await store.redis.delete(key)
+        await end_leases(store)
         await one.start()
 
     async def _attend(self, seen: Witness, turn: str) -> None:

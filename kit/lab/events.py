@@ -26,7 +26,7 @@ from starlette.routing import Route
 from kit.auth import Identity, Refused, Visit, opens
 from kit.connection import BEHIND
 from kit.ending import end
-from kit.lab.hosted import listening
+from kit.listening import listening
 from kit.packets import Word, encode
 from kit.said import BadFrame, decode_said
 from kit.server import Server
@@ -138,5 +138,5 @@ async def events(server: Server) -> AsyncIterator[str]:
     """The sessions of an instance that runs on this loop, at one more port of loopback: gives `http://127.0.0.1:PORT`."""
     door = _Door(server)
     routes = [Route("/s/{session}", door.stream), Route("/s/{session}", door.say, methods=["POST"])]
-    async with listening(Starlette(routes=routes, exception_handlers={Refused: _refuse}), server_header=True) as listener:
+    async with listening(Starlette(routes=routes, exception_handlers={Refused: _refuse})) as listener:
         yield origin_of(listener.sockets)

@@ -11,12 +11,12 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from heapq import heapify, heappop, heappush
-from html import escape
 from itertools import count
 from statistics import median
 from typing import Any, NamedTuple
 
 from kit.client import SLOT, Backoff
+from kit.lab.drawing import label, svg
 from kit.lab.table import as_text
 from kit.slots import STEP as MS
 from kit.slots import Slots
@@ -47,17 +47,15 @@ class Herd(NamedTuple):
         return median(self.waits)
 
 
-def herd(
-    policy: Policy, *, slots: int | None = None, listens: bool = True, clients: int = CLIENTS, outage: float = OUTAGE, seed: int = 1
-) -> Herd:
-    """Let clients lose their host for `outage` seconds.
+def herd(policy: Policy, *, slots: int | None = None, listens: bool = True, outage: float = OUTAGE, seed: int = 1) -> Herd:
+    """Let CLIENTS lose their host for `outage` seconds.
 
     `slots`: how many it lets in during 100 ms (None: all); `listens`: clients that are told when to come do so; a page is not told.
     Raises ValueError for a policy that dials more than a thousand times in one outage.
     """
     rng, now = random.Random(seed), outage
-    host = Slots(slots or clients, clock=lambda: now)
-    coming = [(*_first(policy(rng), outage), n) for n in range(clients)]
+    host = Slots(slots or CLIENTS, clock=lambda: now)
+    coming = [(*_first(policy(rng), outage), n) for n in range(CLIENTS)]
     tries, waits = sum(entry[1] for entry in coming), []
     queue = [(at, n, delays) for at, _, delays, n in coming]
     heapify(queue)
@@ -85,13 +83,13 @@ def _first(delays: Iterator[float], outage: float) -> tuple[float, int, Iterator
     raise ValueError("the delays end: a client that gives up never comes back")
 
 
-def limit(median: float, clients: int = CLIENTS) -> int:
+def limit(median: float) -> int:
     """The peak that chance allows at a median wait: clients uniform over twice that time, each by itself.
 
     The count in each 100 ms is then Poisson's; what is given is the median of the greatest of those counts.
     """
     steps = max(1.0, 2 * median / STEP)
-    mean, most, below = clients / steps, -1, 0.0
+    mean, most, below = CLIENTS / steps, -1, 0.0
     while below**steps < 0.5:
         most += 1
         below += math.exp(most * math.log(mean) - mean - math.lgamma(most + 1))
@@ -195,17 +193,12 @@ class Herds(dict[str, Herd]):
 
     def _repr_svg_(self) -> str:
         wide, high = LEFT + SECOND * (SHOWN + 1) + 130, (HIGH + 14) * len(self) + 60
-        legend = _text(
+        legend = label(
             LEFT, high - 6, "bars: clients let in during 100 ms; dashes: the peak that chance brings at this median; triangle: the median"
         )
-        scale = [_text(LEFT + s * SECOND, 18, f"{s} s") for s in range(0, int(SHOWN) + 1, 2)]
+        scale = [label(LEFT + s * SECOND, 18, f"{s} s") for s in range(0, int(SHOWN) + 1, 2)]
         lanes = [_lane(name, each, 26 + (HIGH + 14) * (n + 1)) for n, (name, each) in enumerate(self.items())]
-        # A white ground: a notebook shows this as an image, which does not know whether the page is dark.
-        return (
-            f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {wide:.0f} {high}' width='{wide:.0f}' style='max-width: 100%' "
-            f"font-family='sans-serif' font-size='13'><title>{escape(repr(self))}</title>"
-            f"<rect width='100%' height='100%' fill='white'/>{''.join([*scale, *lanes, legend])}</svg>"
-        )
+        return svg(wide, high, repr(self), [*scale, *lanes, legend])
 
 
 def _lane(name: str, each: Herd, y: int) -> str:
@@ -213,7 +206,7 @@ def _lane(name: str, each: Herd, y: int) -> str:
     bars = "".join(f"M{_x(i * STEP):.1f} {y}v{-_tall(n):.1f}" for i, n in enumerate(each.counts[: int(SHOWN / STEP)]) if n)
     chance, until = y - _tall(limit(each.median)), min(2 * each.median, SHOWN)
     cut = f" (cut off at {TOP})" if each.peak > TOP else ""
-    told = [_text(4, y - 16, name), _text(4, y, f"peak {each.peak}{cut}"), _text(_x(SHOWN) + 8, y - 16, f"median {each.median:.1f} s")]
+    told = [label(4, y - 16, name), label(4, y, f"peak {each.peak}{cut}"), label(_x(SHOWN) + 8, y - 16, f"median {each.median:.1f} s")]
     return (
         f"<path d='M{LEFT} {y}H{_x(SHOWN):.0f}' stroke='#888'/><path d='{bars}' stroke='#06c' stroke-width='2.6'/>"
         f"<path d='M{LEFT} {chance:.1f}H{_x(until):.1f}' stroke='#b30' stroke-dasharray='5 3'/>"
@@ -227,10 +220,6 @@ def _x(seconds: float) -> float:
 
 def _tall(clients: int) -> float:
     return min(clients, TOP) * HIGH / TOP
-
-
-def _text(x: float, y: float, text: str) -> str:
-    return f"<text x='{x:.0f}' y='{y}'>{escape(text)}</text>"
 
 
 def compare(policies: Mapping[str, Policy], **options: Any) -> Herds:

@@ -26,13 +26,12 @@ UNDER_WAY = 1024
 class _Connection:
     """A client's connection: the two ends, and what has happened to it."""
 
-    def __init__(self, back: StreamWriter, *, passes: bool, shut: bool) -> None:
+    def __init__(self, back: StreamWriter, *, shut: bool) -> None:
         self.back, self.forth = back, back  # until the server has been dialled
         self.passes = asyncio.Event()
+        self.passes.set()
         self.shut = shut
         self.lingers = False
-        if passes:
-            self.passes.set()
 
     def abort(self) -> None:
         """Both ends lose it, without what was under way."""
@@ -47,16 +46,24 @@ class Line:
     It counts `dials`, `bytes` (in at both ends), and `trips`: when each round trip began (the loop's clock).
     """
 
-    def __init__(self, to: int, delay: float, jitter: float, rate: float | None, setup: int, rng: random.Random) -> None:
+    def __init__(
+        self,
+        to: int,
+        delay: float = 0.0,
+        jitter: float = 0.0,
+        rate: float | None = None,
+        setup: int = 0,
+        rng: random.Random | None = None,
+    ) -> None:
         self.to, self.delay, self.jitter, self.rate = to, delay, jitter, rate
         self.url, self.port, self.closed = "", 0, False
         self.dials, self.bytes = 0, 0
         self.trips: list[float] = []
         self.tasks: dict[Task[Any], _Connection] = {}
-        self._setup, self._rng = setup, rng
+        self._setup, self._rng = setup, rng or random.Random()
         self._flows = asyncio.Event()
         self._flows.set()
-        self._answered = self._passes_new = True
+        self._answered = True
         self._to_shut = 0
 
     @asynccontextmanager
@@ -64,6 +71,7 @@ class Line:
         """Accept, at a `port` of its own, while the block runs."""
         server = await asyncio.start_server(self.accept, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
+        self.url = f"ws://127.0.0.1:{self.port}"
         try:
             yield
         finally:
@@ -79,18 +87,16 @@ class Line:
             connection.abort()
             task.cancel()
 
-    def vanish(self, *, also_new: bool = False) -> None:
+    def vanish(self) -> None:
         """Half-open: nothing of the connections that are open comes through any more, not even a close, and nobody is told.
 
-        That is what a router does that forgot them, or a host that lost its power. A new connection passes, unless `also_new`.
+        That is what a router does that forgot them, or a host that lost its power. A new connection passes.
         """
-        self._passes_new = not also_new
         for connection in self.tasks.values():
             connection.passes.clear()
 
     def appear(self) -> None:
         """What vanished comes through after all: TCP has kept it, and sent it again."""
-        self._passes_new = True
         for connection in self.tasks.values():
             connection.passes.set()
 
@@ -122,7 +128,7 @@ class Line:
         if self.closed:  # it was on its way to us when the block ended
             back.transport.abort()
             return
-        connection = _Connection(back, passes=self._passes_new, shut=self._to_shut > 0)
+        connection = _Connection(back, shut=self._to_shut > 0)
         self.dials += 1
         self._to_shut -= connection.shut
         task = asyncio.create_task(self._connect(near, connection))
@@ -211,7 +217,7 @@ async def line(
     `setup`: round trips before the first byte of a connection: 1 for TCP's handshake, and 1 for that of TLS 1.3 (RFC 8446 section 2).
     """
     address = urlsplit(to if isinstance(to, str) else f"ws://127.0.0.1:{to}")
-    wire = Line(address.port or 0, delay, jitter, rate, setup, rng or random.Random())
+    wire = Line(address.port or 0, delay, jitter, rate, setup, rng)
     async with wire.listening():
         wire.url = address._replace(netloc=f"127.0.0.1:{wire.port}").geturl()
         yield wire

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-_OURS = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "KIT_MODEL")
+_SECRET = secrets.token_urlsafe(32)
+_OF_THE_MODEL = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "KIT_MODEL")
 
 
 class Process:
@@ -109,9 +110,6 @@ async def processes(agent: str = "", count: int = 2, *, store: str, **options: A
 
 def _environment() -> dict[str, str]:
     """This process's own, with one secret for all. A key would let the demo ask a real model, a proxy would be asked for loopback."""
-    kept = {k: v for k, v in os.environ.items() if k not in _OURS and not k.lower().endswith("_proxy")}
+    kept = {k: v for k, v in os.environ.items() if k not in _OF_THE_MODEL and not k.lower().endswith("_proxy")}
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     return {**kept, "PYTHONPATH": path, "KIT_SECRET": _SECRET}
-
-
-_SECRET = secrets.token_urlsafe(32)

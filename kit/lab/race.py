@@ -17,9 +17,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from kit.lab.hosted import listening
+from kit.asgi import UVICORN
 from kit.lab.line import line
 from kit.lab.timeline import Run, Timeline
+from kit.listening import listening
 
 Way = Callable[[int], Iterator[object]]
 Clock = Callable[[], float]
@@ -28,17 +29,17 @@ DUE = tuple(0.1 + 0.03 * n for n in range(len(ANSWER)))
 """Seconds from the question to each token: a quick model."""
 
 
-async def race(ways: Mapping[str, Way], round_trip: float, *, setup: int = 2) -> Timeline:
-    """Run all ways at once, each in a thread and over a line of its own; `setup` as in `line`."""
+async def race(ways: Mapping[str, Way], round_trip: float) -> Timeline:
+    """Run all ways at once, each in a thread and over a line of its own, which shakes hands as TCP and TLS do."""
     clock = asyncio.get_running_loop().time
     await run_in_threadpool(int)  # what starlette loads at the first use is on nobody's clock
     async with answering(clock) as port:
-        runs = [_run(name, way, port, round_trip / 2, setup, clock) for name, way in ways.items()]
+        runs = [_run(name, way, port, round_trip / 2, clock) for name, way in ways.items()]
         return Timeline(await asyncio.gather(*runs))
 
 
-async def _run(name: str, way: Way, port: int, one_way: float, setup: int, clock: Clock) -> Run:
-    async with line(port, delay=one_way, setup=setup) as wire:
+async def _run(name: str, way: Way, port: int, one_way: float, clock: Clock) -> Run:
+    async with line(port, delay=one_way, setup=2) as wire:
 
         def run() -> Run:
             arrivals = way(wire.port)
@@ -99,5 +100,5 @@ async def answering(clock: Clock) -> AsyncIterator[int]:
         Route("/stream", answers.stream, methods=["POST"]),
         WebSocketRoute("/socket", answers.socket),
     ]
-    async with listening(Starlette(routes=routes), server_header=True) as listener:
+    async with listening(Starlette(routes=routes), **UVICORN) as listener:
         yield listener.sockets[0].getsockname()[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from html import escape
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -18,15 +18,10 @@ SHOWN = 500
 What = Literal["called", "returned", "cancelled", "failed"]
 
 
-class Record(Struct, frozen=True, tag_field="kind", tag=str.lower):
+class Record(Struct, frozen=True):
     """Something that happened, `time` seconds after the trace began."""
 
     time: float
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields, and `kind`, as plain values."""
-        fields: dict[str, Any] = msgspec.to_builtins(self)
-        return fields
 
     def row(self) -> tuple[str, str, str, str]:
         """Where, what, bytes and text, for a table."""
@@ -95,10 +90,6 @@ class Frame(Record, frozen=True):
                 return "text"
         return Opcode(self.opcode).name.lower() if self.opcode in list(Opcode) else f"opcode {self.opcode}"
 
-    def to_json(self) -> dict[str, Any]:
-        """As of every record; `raw` in hex, with `name`, `text` and `size` (of the whole frame) beside it."""
-        return super().to_json() | {"raw": self.raw.hex(), "name": self.name, "text": self.text, "size": len(self.raw)}
-
     def row(self) -> tuple[str, str, str, str]:
         return f"wire {self.wire} {'↑' if self.direction == 'up' else '↓'} {self.direction}", self.name, str(len(self.raw)), self.text
 
@@ -144,11 +135,6 @@ class Records(tuple[Record, ...]):
     def of(self, kind: type[AnyRecord]) -> tuple[AnyRecord, ...]:
         """Those of one kind, as in `trace.since(mark).of(Handshake)`."""
         return tuple(record for record in self if isinstance(record, kind))
-
-    def frames(self, wire: int | None = None, direction: Direction | None = None, name: str | None = None) -> Records:
-        """The frames of one wire, direction and name, or of any."""
-        wanted = [(f, f.wire, f.direction) for f in self.of(Frame)]
-        return Records(f for f, w, d in wanted if wire in (None, w) and direction in (None, d) and name in (None, f.name))
 
     def rows(self) -> list[tuple[str, ...]]:
         """Seconds, where, what, bytes, and the beginning of the text."""

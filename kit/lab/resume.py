@@ -23,7 +23,6 @@ told as a drawing of client, instance and store. Time is not waited for (hurry.p
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import random
 import threading
@@ -40,6 +39,7 @@ from kit.ending import end
 from kit.lab.chaos import CLIENT, INSTANCE, Fault
 from kit.lab.finish import is_strict
 from kit.lab.table import as_html, as_text
+from kit.lab.thread import raise_in
 from kit.lab.trial import SHUT, Blocks, Client, Trial
 from kit.packets import Prompt
 
@@ -101,7 +101,7 @@ class Verdict:
         if not self.trial or not (broken := self.trial.broken):
             return []
         faults = ", ".join(map(repr, self.trial.happened)) or "none at all"
-        return [("promise", broken.promise), ("expected", broken.expected), ("seen", broken.seen), ("faults", faults)]
+        return [*broken.rows, ("faults", faults)]
 
     def __repr__(self) -> str:
         if not self.trial:
@@ -148,7 +148,7 @@ def _search(client: Client, trials: list[Trial], examples: int, seed: int, secon
     import hypothesis as h  # a quarter of a second that only who asks for it pays
     from hypothesis import strategies as st
 
-    known: dict[tuple[Fault, ...], Trial] = {}
+    told: dict[tuple[Fault, ...], Trial] = {}
     until = time.monotonic() + seconds
     fault = st.builds(
         lambda after, place: Fault(after, place[1], place[0], **_WITH.get(place[1], {})), st.integers(0, 16), st.sampled_from(PLACES)
@@ -156,13 +156,13 @@ def _search(client: Client, trials: list[Trial], examples: int, seed: int, secon
     schedules = st.lists(fault, max_size=3).map(lambda faults: tuple(sorted(faults, key=lambda fault: fault.after)))
 
     def fails(schedule: tuple[Fault, ...]) -> bool:
-        if schedule not in known:
+        if schedule not in told:
             if trials and (len(trials) == examples or time.monotonic() > until):
                 raise _Enough
-            known[schedule] = Trial(client, schedule)
-            trials.append(known[schedule])
-            known[schedule].play()
-        return known[schedule].broken is not None
+            told[schedule] = Trial(client, schedule)
+            trials.append(told[schedule])
+            told[schedule].play()
+        return told[schedule].broken is not None
 
     phases = (h.Phase.generate, h.Phase.shrink)  # `explain` would trace every line of every story: five times slower
     quick = h.settings(max_examples=examples, phases=phases, deadline=None, database=None, suppress_health_check=list(h.HealthCheck))
@@ -186,7 +186,7 @@ def on_a_thread(work: Callable[[], None], stuck: Callable[[], bool]) -> None:
         thread.start()
         while thread.is_alive():
             thread.join(0.5)
-            if stuck():  # raised in that code's next line of Python
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Blocks))
+            if stuck():
+                raise_in(thread, Blocks)
     finally:
         loud.removeHandler(quiet)

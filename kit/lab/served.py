@@ -18,7 +18,7 @@ from typing import Any
 from kit.ending import end
 from kit.packets import START
 from kit.projection import Projection
-from kit.store import StoreError, is_unknown_script, open_store
+from kit.store import Store, StoreError, is_unknown_script, open_store
 from kit.transcript import Transcript
 
 
@@ -145,14 +145,20 @@ async def flush(url: str) -> None:
             await server.redis.flushall()
 
 
+async def end_leases(store: Store) -> None:
+    """Each turn's lease is over, as if its time were."""
+    async for key in store.redis.scan_iter("*:lease:*"):
+        await store.redis.delete(key)
+
+
 async def trim(url: str, session: str, keep: int = 0) -> None:
     """A session's log loses its first epochs, as when it is full: about `keep` entries stay, the last epoch, and what open turns need."""
     async with open_store(url) as store:
-        transcript, known, head = Transcript(store), Projection(), START
+        transcript, projection, head = Transcript(store), Projection(), START
         log = (await transcript.open(session)).log
         while batch := await transcript.read(log, head):
             for entry in batch:
-                known.fold(entry.id, entry.body)
+                projection.fold(entry.id, entry.body)
             head = batch[-1].id
-        if before := known.surplus(keep):
+        if before := projection.surplus(keep):
             await transcript.trim(log, before)

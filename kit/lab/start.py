@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 from kit.agents import model
 from kit.agents.demo import default_agent, import_client
 from kit.auth import Identity
+from kit.doctor import essentials
 from kit.ending import end
 from kit.history import Agent
-from kit.lab.environment import complaint
 from kit.lab.finish import Finished, Unfinished, Watch, is_foreign, is_strict
 from kit.lab.thread import loop, run
 from kit.lab.trace import Trace
@@ -45,7 +45,7 @@ class Lab:
         self.server: Server
         self.model: model.Server
         self._leave = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._life: asyncio.Task[None]
         self._guests: set[asyncio.Task[None]] = set()
         self.serving: dict[str, Any] = {}
         """What `serve` was given: another instance that is given the same is one of the lab's."""
@@ -81,11 +81,17 @@ class Lab:
             deliver(await self.server.door.ticket(who, session, origin))
 
         if urlsplit(origin).scheme in ("http", "https") and SESSION.fullmatch(session):
-            self._soon(issue())
+            self.beside(issue())
 
     def beside(self, work: Coroutine[Any, Any, None]) -> None:
         """Let something go on beside the cells; when the lab ends, it is cancelled."""
-        self.loop.call_soon_threadsafe(lambda: self._guests.add(self.loop.create_task(work)))
+
+        def begin() -> None:
+            task = self.loop.create_task(work)
+            self._guests.add(task)
+            task.add_done_callback(self._guests.discard)
+
+        self.loop.call_soon_threadsafe(begin)
 
     def cut(self, session: str | None = None) -> None:
         """Drop the sockets of a session (or all), without a word, as a bad network does."""
@@ -97,21 +103,13 @@ class Lab:
         if Lab.current is self:
             Lab.current = None
 
-    def _soon(self, awaited: Coroutine[Any, Any, None]) -> None:
-        self.loop.call_soon_threadsafe(lambda: self._keep(self.loop.create_task(awaited)))
-
-    def _keep(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
     async def _begin(self, *what: Any) -> None:
         """Return when the instance listens; raises what kept it from that."""
         ready: asyncio.Future[None] = self.loop.create_future()
-        life = self._keep(asyncio.create_task(self._live(ready, *what)))
-        await asyncio.wait({ready, life}, return_when=asyncio.FIRST_COMPLETED)
-        if life.done():
-            life.result()
+        self._life = asyncio.create_task(self._live(ready, *what))
+        await asyncio.wait({ready, self._life}, return_when=asyncio.FIRST_COMPLETED)
+        if self._life.done():
+            self._life.result()
 
     async def _live(
         self,
@@ -137,8 +135,7 @@ class Lab:
 
     async def _end(self) -> None:
         self._leave.set()
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
+        await asyncio.wait({self._life})
 
     def _repr_html_(self) -> str:
         return f"<p>The lab is open: an instance at <code>{self.url}</code>, beside your cells.</p>"
@@ -162,8 +159,8 @@ def start(
     `store`: a URL; None: this process's memory. `pace`: of the embedded model, in tokens per second. `options` go to `serve`.
     Raises CannotStart, which says what is in the way.
     """
-    if sentence := complaint():
-        raise CannotStart(sentence)
+    if unfit := next((check for check in essentials() if not check.ok), None):
+        raise CannotStart(f"{unfit.found}: {unfit.remedy}; or run `make lab` and open the notebooks from there")
     wanted = {"agents": agents, "store": store, "pace": pace, **options}
     if running := Lab.current:
         is_default = agents is None and store is None and not options and pace == 50.0

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from itertools import groupby
 from typing import Literal, NamedTuple
 
+from kit.lab.drawing import label, svg
 from kit.packets import START, Content, End, Entry, EntryId, Gap, Packet, Prompt, Stop, Word
 
 LANES = ("client", "instance", "store")
 Lane = Literal["client", "instance", "store"]
 WIDE = 36
-"""Characters between two lanes of the drawing."""
+"""Characters between two lanes, in text."""
+X: dict[Lane, int] = {"client": 60, "instance": 360, "store": 660}
+HIGH = 24
+"""Of the drawing: where the lanes are, and pixels for a step."""
+CENTRED = " text-anchor='middle'"
+TIP = (
+    "<defs><marker id='tip' markerWidth='9' markerHeight='8' refX='9' refY='4' orient='auto'><path d='M0 0L9 4L0 8z' fill='#06c'/>"
+    "</marker></defs>"
+)
 
 
 class Broken(Exception):
@@ -22,6 +30,10 @@ class Broken(Exception):
     def __init__(self, promise: str, expected: str, seen: str) -> None:
         super().__init__(f"{promise}: expected {expected}; seen {seen}")
         self.promise, self.expected, self.seen = promise, expected, seen
+
+    @property
+    def rows(self) -> list[tuple[str, str]]:
+        return [("promise", self.promise), ("expected", self.expected), ("seen", self.seen)]
 
 
 class Step(NamedTuple):
@@ -130,32 +142,17 @@ class Story(list[Step]):
         return "\n".join(lines)
 
     def _repr_svg_(self) -> str:
-        return drawn(self.told())
+        """A sequence diagram."""
+        steps = self.told()
+        bottom = 40 + HIGH * len(steps)
+        lanes = [f"{label(x, 18, lane, CENTRED)}<path d='M{x} 26V{bottom}' stroke='#999'/>" for lane, x in X.items()]
+        arrows = [_arrow(step, 46 + HIGH * i) for i, step in enumerate(steps)]
+        return svg(X["store"] + 320, bottom + 10, str(self), [TIP, *lanes, *arrows])
 
 
-def drawn(steps: Sequence[Step], apart: int = 300, high: int = 24) -> str:
-    """A sequence diagram; on a white ground, as an image does not know whether its page is dark."""
-    x = {lane: 60 + i * apart for i, lane in enumerate(LANES)}
-    bottom = 40 + high * len(steps)
-    heads = [f"<text x='{x[lane]}' y='18' text-anchor='middle' font-weight='bold'>{lane}</text>" for lane in LANES]
-    lives = [f"<path d='M{x[lane]} 26V{bottom}' stroke='#999'/>" for lane in LANES]
-    rows = [_row(step, x, 46 + high * i) for i, step in enumerate(steps)]
-    size = f"viewBox='0 0 {x['store'] + 320} {bottom + 10}' width='{x['store'] + 320}' style='max-width: 100%'"
-    return (
-        f"<svg xmlns='http://www.w3.org/2000/svg' {size} font-family='sans-serif' font-size='12'>"
-        "<defs><marker id='head' markerWidth='9' markerHeight='8' refX='9' refY='4' orient='auto'>"
-        "<path d='M0 0L9 4L0 8z' fill='#06c'/></marker></defs>"
-        f"<rect width='100%' height='100%' fill='white'/>{''.join(heads + lives + rows)}</svg>"
-    )
-
-
-def _row(step: Step, x: dict[str, int], y: int) -> str:
-    begin, to = x[step.begin], x[step.to]
+def _arrow(step: Step, y: int) -> str:
+    begin, to = X[step.begin], X[step.to]
     if begin == to:
-        return f"<text x='{begin - 5}' y='{y + 4}' fill='#b00020'>✕ {escape(step.text)}</text>"
-    arrow = f"<path d='M{begin} {y}H{to}' stroke='#06c' marker-end='url(#head)'/>"
-    return f"{arrow}<text x='{(begin + to) // 2}' y='{y - 4}' text-anchor='middle'>{escape(step.text)}</text>"
-
-
-def rows_of(broken: Broken) -> list[tuple[str, str]]:
-    return [("promise", broken.promise), ("expected", broken.expected), ("seen", broken.seen)]
+        return label(begin - 5, y + 4, f"✕ {step.text}", " fill='#b00020'")
+    arrow = f"<path d='M{begin} {y}H{to}' stroke='#06c' marker-end='url(#tip)'/>"
+    return arrow + label((begin + to) // 2, y - 4, step.text, CENTRED)

@@ -16,10 +16,10 @@ from collections.abc import Iterator, Sequence
 
 from kit.history import Agent
 from kit.lab.check import Outcome
-from kit.lab.cut import Answer, Reply, Step, shown, steps
+from kit.lab.cut import CutAnswer, Reply, Step, shown, steps
 from kit.lab.finish import is_strict
 from kit.lab.resume import NotKept, on_a_thread
-from kit.lab.story import Broken, rows_of
+from kit.lab.story import Broken
 from kit.lab.table import shorten
 from kit.lab.trial import STUCK
 from kit.packets import Action, Ask
@@ -71,23 +71,23 @@ async def _prompt(agent: Agent, prompt: str, reply: Reply, seconds: float) -> tu
     """Try one prompt; gives how many pieces its answer has, and after how many of them it was cut. Raises _Fails."""
     about = [("prompt", shorten(prompt))]
     try:
-        whole, again = [await Answer(agent, prompt, reply).run(seconds) for _ in range(2)]
+        whole, again = [await CutAnswer(agent, prompt, reply).run(seconds) for _ in range(2)]
         wanted = steps(whole.said)
         if steps(again.said) != wanted:
             rows = [*about, ("first", shown(wanted)), ("then", shown(steps(again.said)))]
             raise _Fails("says something else each time", [*rows, ("next", "keep nothing between two calls; give a model a seed")])
-        await Answer(agent, prompt, reply, stop=True).run(seconds)
+        await CutAnswer(agent, prompt, reply, stop=True).run(seconds)
     except Broken as broken:
-        raise _Fails("fails, and nobody cut it", [*about, *rows_of(broken)]) from None
+        raise _Fails("fails, and nobody cut it", [*about, *broken.rows]) from None
     last, few = whole.pieces - 1, min(CUTS, whole.pieces)
     cuts = [1 + i * last // max(1, few - 1) for i in range(few)]
-    for answers in ([Answer(agent, prompt, reply, cut) for cut in cuts[i : i + BESIDE]] for i in range(0, few, BESIDE)):
+    for answers in ([CutAnswer(agent, prompt, reply, cut) for cut in cuts[i : i + BESIDE]] for i in range(0, few, BESIDE)):
         came = await asyncio.gather(*(answer.run(seconds) for answer in answers), return_exceptions=True)
         for answer, ended in zip(answers, came, strict=True):
             rows = [*about, ("cut", f"after piece {answer.cut} of {whole.pieces}")]
             match ended:
                 case Broken():
-                    raise _Fails("does not go on", [*rows, *rows_of(ended), ("next", REMEDY)])
+                    raise _Fails("does not go on", [*rows, *ended.rows, ("next", REMEDY)])
                 case BaseException():
                     raise ended
             if (told := steps(answer.said)) != wanted:

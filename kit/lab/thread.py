@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import ctypes
 import sys
 import threading
 from collections.abc import Coroutine
@@ -50,3 +51,8 @@ def run(awaited: Coroutine[Any, Any, T]) -> T:
     except (KeyboardInterrupt, concurrent.futures.CancelledError):
         future.cancel()
         raise
+
+
+def raise_in(thread: threading.Thread, error: type[BaseException]) -> None:
+    """Raise an error in another thread, before its next line of Python; a C function that does not return goes on all the same."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(error))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import NamedTuple
+
+from kit.lab.drawing import label, svg
 
 LEFT, SCALE, HIGH = 130, 1000, 26
 """Of the drawing: pixels before 0 ms, for a second, and for a run."""
@@ -39,15 +40,9 @@ class Timeline(tuple[Run, ...]):
         return "\n".join([f"{'ms':<{width}}  {scale}".rstrip(), *(f"{run.way:<{width}}  {_line(run)}" for run in self)])
 
     def _repr_svg_(self) -> str:
-        wide, high = LEFT + self._scale().stop * SCALE // 1000 + 40, HIGH * len(self) + 40
-        size = f"viewBox='0 0 {wide} {high}' width='100%' style='max-width: {wide}px'"
-        marks = [_text(LEFT + ms * SCALE // 1000, 18, f"{ms} ms") for ms in self._scale()]
+        marks = [label(LEFT + ms * SCALE // 1000, 18, f"{ms} ms") for ms in self._scale()]
         lanes = [_lane(run, 46 + HIGH * n) for n, run in enumerate(self)]
-        # A white ground: a notebook shows this as an image, which does not know whether the page is dark.
-        return (
-            f"<svg xmlns='http://www.w3.org/2000/svg' {size} font-family='sans-serif' font-size='13'><title>{escape(repr(self))}</title>"
-            f"<rect width='100%' height='100%' fill='white'/>{''.join(marks + lanes)}</svg>"
-        )
+        return svg(LEFT + self._scale().stop * SCALE // 1000 + 40, HIGH * len(self) + 40, repr(self), marks + lanes)
 
     def _scale(self) -> range:
         """Milliseconds to name, the last one past the end."""
@@ -67,8 +62,4 @@ def _lane(run: Run, y: int) -> str:
     end, *trips = (int(LEFT + at * SCALE) for at in (run.tokens[-1], *run.trips))
     line = f"<path d='M{LEFT} {y}H{end}{''.join(f'M{x} {y - 8}v16' for x in trips)}' stroke='#888' stroke-width='2'/>"
     dots = (f"<circle cx='{LEFT + at * SCALE:.0f}' cy='{y}' r='5' fill='#06c' fill-opacity='.6'/>" for at in run.tokens)
-    return f"{_text(4, y + 4, run.way)}{line}{''.join(dots)}"
-
-
-def _text(x: int, y: int, text: str) -> str:
-    return f"<text x='{x}' y='{y}'>{escape(text)}</text>"
+    return f"{label(4, y + 4, run.way)}{line}{''.join(dots)}"

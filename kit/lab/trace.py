@@ -21,7 +21,7 @@ from websockets.asyncio.server import ServerConnection
 
 from kit.history import Agent, History
 from kit.lab.observe import ObservedConnection, masked
-from kit.lab.records import Closed, Command, Direction, Frame, Handshake, Record, Records, TurnChange, What
+from kit.lab.records import Closed, Command, Frame, Handshake, Record, Records, TurnChange, What
 from kit.store import Store
 
 __all__ = ["Closed", "Command", "Frame", "Handshake", "Record", "Records", "Trace", "TurnChange"]
@@ -56,10 +56,6 @@ class Trace:
         with self._lock:
             kept = list(self._records)
             return Records(kept[max(mark - (self._count - len(kept)), 0) :])
-
-    def frames(self, wire: int | None = None, direction: Direction | None = None, name: str | None = None) -> Records:
-        """The frames of one wire, direction and name, or of any."""
-        return self.records.frames(wire, direction, name)
 
     def listen(self, callback: Callable[[Record], object]) -> Callable[[], None]:
         """Call `callback(record)` for each record to come, on the thread that records it; what is returned ends that."""

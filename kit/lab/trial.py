@@ -12,7 +12,7 @@ import random
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -22,17 +22,16 @@ from websockets.frames import Opcode
 from kit.ending import end
 from kit.history import History
 from kit.lab import served
-from kit.lab.chaos import Fault, Schedule, Witness, play, witness
+from kit.lab.chaos import Fault, Schedule, Witness, play, strike, witness
+from kit.lab.framed import FramedLine, line_to
 from kit.lab.hurry import HurriedLoop
 from kit.lab.instances import instances
-from kit.lab.line import Line
-from kit.lab.records import Frame, lengths
+from kit.lab.records import Frame
 from kit.lab.story import Broken, Lane, Story, View, judge
 from kit.lab.table import shorten
 from kit.packets import AnyPacket, Content, End, Entry, FromServer, Gap, Prompt, decode_sent
 from kit.store import open_store
 
-Heard = Callable[[Frame | bytes, bool], None]
 Client = Callable[[str, str, dict[str, Any]], AsyncGenerator[Any, None]]
 SAYS = 4
 """Pieces in each answer."""
@@ -72,74 +71,6 @@ async def numbers(history: History) -> AsyncIterator[AnyPacket]:
 ANSWER = "".join(f"{i} " for i in range(1, SAYS + 1))
 
 
-# ---- the line, frame by frame ----
-
-
-class _Wire(Line):
-    """The client's line, which tells of every frame that has come through: `heard(frame, up)`."""
-
-    heard: Heard | None = None
-    nodes: Sequence[Any] = ()
-    ports_behind: Sequence[int] = ()
-
-    def accept(self, near: Any, back: Any) -> None:
-        """Whoever comes back may land anywhere."""
-        running = [port for port, node in zip(self.ports_behind, self.nodes, strict=True) if node.running] or self.ports_behind
-        self.to = running[self.dials % len(running)]
-        super().accept(near, back)
-
-    def shut(self, connections: float = 1) -> None:
-        """And the connection that is open is cut."""
-        super().shut(connections)
-        self.cut()
-
-    async def _carry(self, source: Any, sink: Any, connection: Any, *, up: bool) -> None:
-        frames: Any = sink if self.heard is None else _Sink(sink, up, self.heard)
-        await super()._carry(source, frames, connection, up=up)
-
-
-class _Sink:
-    """A stream's writer that passes on one frame at a time; the first thing to pass is the head of the handshake."""
-
-    def __init__(self, sink: Any, up: bool, heard: Heard) -> None:
-        self._sink, self._up, self._heard = sink, up, heard
-        self._head, self._passing = True, bytearray()
-
-    def write(self, piece: bytes) -> None:
-        self._passing += piece
-        while length := self._next():
-            part = bytes(self._passing[:length])
-            del self._passing[:length]
-            told = part if self._head else Frame(0.0, 0, "up" if self._up else "down", part)
-            self._head = False
-            if not self._sink.is_closing():
-                self._sink.write(part)
-                self._heard(told, self._up)
-
-    def _next(self) -> int:
-        if self._head:
-            return self._passing.find(b"\r\n\r\n") + 4 if b"\r\n\r\n" in self._passing else 0
-        needed = sum(lengths(self._passing))
-        return needed if 0 < needed <= len(self._passing) else 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sink, name)
-
-
-@asynccontextmanager
-async def line_to(nodes: Sequence[Any], heard: Heard | None = None) -> AsyncIterator[_Wire]:
-    """A line to any of several instances or processes, to another one at each dial; `heard` is told of each frame."""
-    wire = _Wire(0, 0.0, 0.0, None, 0, random.Random(0))
-    wire.nodes, wire.heard = nodes, heard
-    wire.ports_behind = [int(node.url.rpartition(":")[2]) for node in nodes]  # who is started again keeps its own
-    async with wire.listening():
-        wire.url = f"ws://127.0.0.1:{wire.port}"
-        yield wire
-
-
-# ---- one story ----
-
-
 class Blocks(Exception):
     """Raised in the middle of a client that is stuck."""
 
@@ -167,7 +98,7 @@ class Trial:
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._store = f"fake://trial-{secrets.token_hex(8)}"
-        self._line: _Wire
+        self._line: FramedLine
         self._witness: Witness
         self._stage: Mapping[str, Any]
 
@@ -245,12 +176,9 @@ class Trial:
         while True:
             await self._witness.until(lambda w: len(w.seen) > told)  # noqa: B023  # it is awaited at once
             for entry in self._witness.seen[told:]:
-                if isinstance(entry, Gap):
-                    self.log = []
-                else:
-                    self.log.append(entry)
+                if not isinstance(entry, Gap):
                     self.story.tell("instance", "store", f"{entry.id} {type(entry).__name__.lower()}", "says")
-            told = len(self._witness.seen)
+            told, self.log = len(self._witness.seen), self._witness.log
             self._changed.set()
 
     # ---- the client's life ----
@@ -335,7 +263,7 @@ class Trial:
         self.happened.append(fault)
         self.story.tell(TOLD[fault.what][0], *TOLD[fault.what])
         if fault.where in ("line", "client"):  # at once, before the next frame
-            getattr(self._stage[fault.where], fault.what)(*([] if fault.value is None else [fault.value]))
+            strike(self._stage[fault.where], fault)
         else:
             self._soon(play(Schedule((msgspec.structs.replace(fault, after=0),)), self._witness, self._stage))
         if fault.what in ("stop", "freeze"):
@@ -345,8 +273,7 @@ class Trial:
     async def _end_leases(self) -> None:
         await asyncio.sleep(LATE)
         async with open_store(self._store) as store:
-            async for key in store.redis.scan_iter("*:lease:*"):
-                await store.redis.delete(key)
+            await served.end_leases(store)
 
     def say(self, text: str = "") -> None:
         """The person says something: it stands on the shelf until its receipt has come, and is said at each hello."""

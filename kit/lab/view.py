@@ -117,8 +117,8 @@ class SessionView:
         if receipt.status == "refused":
             raise ValueError(receipt.reason)
         feed = await self._instance.feed(self.name)
-        known = await feed.projection()
-        turn = known.calls[call].turn if call else next(id for id in (*known.turns, *known.ended) if id.startswith(f"{receipt.id}/"))
+        now = await feed.projection()
+        turn = now.calls[call].turn if call else next(id for id in (*now.turns, *now.ended) if id.startswith(f"{receipt.id}/"))
         while turn in _speaking(await feed.projection()):  # noqa: ASYNC110  # a feed wakes runs and viewers: no event for us
             await asyncio.sleep(0.02)
         entries = await self._read()
@@ -141,6 +141,6 @@ class SessionView:
         return f"<p>Session <code>{escape(self.name)}</code></p>{self.transcript._repr_html_()}"
 
 
-def _speaking(known: Projection) -> set[str]:
+def _speaking(now: Projection) -> set[str]:
     """The turns that have not ended, and wait for nobody."""
-    return {turn.id for turn in known.turns.values() if not known.waits(turn)}
+    return {turn.id for turn in now.turns.values() if not now.waits(turn)}

@@ -8,7 +8,7 @@ import { compare, randomRef } from "./wire.js";
 /** What an action runs: takes its arguments and the panel's element, returns its result. @typedef {(given: any, root: HTMLElement) => any} Run */
 
 export class Actions {
-  /** The functions by name: only these can be run. @type {Map<string, Run>} */ known = new Map([["set_theme", setTheme]]);
+  /** By name: only these can be run. @type {Map<string, Run>} */ functions = new Map([["set_theme", setTheme]]);
   /** Calls that this page has taken up. @type {Set<string>} */ #taken = new Set();
   #session;
   #turns;
@@ -33,7 +33,7 @@ export class Actions {
     const { cursor, head } = this.#session;
     if (!cursor || !head || compare(cursor, head) < 0) return;
     for (const [name, { frame, claim, result }] of this.#turns.calls) {
-      const run = this.#known(frame);
+      const run = this.#function(frame);
       if (!run || result || this.#taken.has(name)) continue;
       // Claimed by this tab before it was reloaded: run it again under the same call id, as an instance does after a crash.
       if (claim && this.#shelf.get(`claim:${name}`) !== claim.ref) continue;
@@ -43,8 +43,8 @@ export class Actions {
   }
 
   /** @param {Frame} frame */
-  #known(frame) {
-    return frame.type === "action" && frame.on === "client" ? this.known.get(frame.name) : undefined;
+  #function(frame) {
+    return frame.type === "action" && frame.on === "client" ? this.functions.get(frame.name) : undefined;
   }
 
   /** @param {Frame} frame @param {Run} run */

@@ -6,6 +6,8 @@
  * Mermaid itself is 3 MB, and wants a page that allows inline style. JupyterLab has it, for what a cell shows: kit/lab/diagram.py.
  */
 
+import { shape } from "./text.js";
+
 /** @typedef {{kind: string, label: string, x: number, y: number, w: number, h: number}} Box */
 /** @typedef {{from: string, to: string, arrow: string, label: string}} Edge */
 /** @typedef {{across: boolean, boxes: Map<string, Box>, edges: Edge[]}} Chart */
@@ -93,22 +95,14 @@ function placeBoxes(chart) {
   return across ? { width: deep, height: wide + 40 * around } : { width: wide + 60 * around, height: deep };
 }
 
-/** @param {string} name @param {Record<string, string | number>} attributes @param {...(Node | string)} children */
-function svg(name, attributes, ...children) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, String(value));
-  made.append(...children);
-  return made;
-}
-
 /** @param {Box} box */
 function drawBox({ kind, label, x, y, w, h }) {
   const [l, r, t, b] = [x - w / 2, x + w / 2, y - h / 2, y + h / 2];
   const lid = `A${w / 2} 5 0 0`;
-  const outline = kind === "choice" ? svg("path", { d: `M${l} ${y} L${x} ${t} L${r} ${y} L${x} ${b} Z` })
-    : kind === "store" ? svg("path", { d: `M${l} ${t + 5} V${b - 5} ${lid} 0 ${r} ${b - 5} V${t + 5} ${lid} 0 ${l} ${t + 5} ${lid} 0 ${r} ${t + 5}` })
-    : svg("rect", { x: l, y: t, width: w, height: h, rx: { pill: 18, round: 8 }[kind] ?? 0 });
-  return [outline, svg("text", { x, y: y + 5, "text-anchor": "middle" }, label)];
+  const outline = kind === "choice" ? shape("path", { d: `M${l} ${y} L${x} ${t} L${r} ${y} L${x} ${b} Z` })
+    : kind === "store" ? shape("path", { d: `M${l} ${t + 5} V${b - 5} ${lid} 0 ${r} ${b - 5} V${t + 5} ${lid} 0 ${l} ${t + 5} ${lid} 0 ${r} ${t + 5}` })
+    : shape("rect", { x: l, y: t, width: w, height: h, rx: { pill: 18, round: 8 }[kind] ?? 0 });
+  return [outline, shape("text", { x, y: y + 5, "text-anchor": "middle" }, label)];
 }
 
 /** A curve from side to side; what goes back goes around. @param {Edge} edge @param {Chart} chart
@@ -125,9 +119,9 @@ function drawEdge(edge, chart, { width, height }) {
   const tip = `M${x2} ${y2} l${-8 * ux - 4 * uy} ${-8 * uy - 4 * ux} l${8 * uy} ${8 * ux} Z`;
   const style = { "-.->": { "stroke-dasharray": "4 3" }, "==>": { "stroke-width": 3 } }[arrow] ?? {};
   return [
-    svg("path", { d: `M${x1} ${y1} C${cx} ${cy} ${dx} ${dy} ${x2} ${y2}`, ...style }),
-    ...(arrow === "---" ? [] : [svg("path", { d: tip, fill: "currentColor" })]),
-    ...(label ? [svg("text", { x: (x1 + 3 * cx + 3 * dx + x2) / 8, y: (y1 + 3 * cy + 3 * dy + y2) / 8 + 4, "text-anchor": "middle", class: "kit-label" }, label)] : []),
+    shape("path", { d: `M${x1} ${y1} C${cx} ${cy} ${dx} ${dy} ${x2} ${y2}`, ...style }),
+    ...(arrow === "---" ? [] : [shape("path", { d: tip, fill: "currentColor" })]),
+    ...(label ? [shape("text", { x: (x1 + 3 * cx + 3 * dx + x2) / 8, y: (y1 + 3 * cy + 3 * dy + y2) / 8 + 4, "text-anchor": "middle", class: "kit-label" }, label)] : []),
   ];
 }
 
@@ -137,6 +131,6 @@ export function draw(source) {
   const size = placeBoxes(chart);
   const edges = chart.edges.flatMap((edge) => drawEdge(edge, chart, size));
   const about = `Flowchart with ${chart.boxes.size} boxes and ${chart.edges.length} arrows; its source is below`;
-  return svg("svg", { viewBox: `0 0 ${size.width} ${size.height}`, width: size.width, role: "img", "aria-label": about },
+  return shape("svg", { viewBox: `0 0 ${size.width} ${size.height}`, width: size.width, role: "img", "aria-label": about },
     ...edges, ...[...chart.boxes.values()].flatMap(drawBox));
 }

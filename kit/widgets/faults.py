@@ -14,7 +14,6 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
-import anywidget
 from msgspec.structs import replace
 from traitlets import Dict, Unicode
 
@@ -24,14 +23,14 @@ from kit.lab.line import Line, line
 from kit.lab.served import flush, trim
 from kit.lab.start import Lab
 from kit.lab.thread import run
-from kit.widgets.panel import HERE, bundle
+from kit.widgets.widget import Widget, module, style
 
 PLACES = {what: where for where, all_of_it in (("line", LINE), ("one", INSTANCE), ("store", STORE)) for what in all_of_it}
 PLACES |= {ENDED_BY[what]: where for what, where in PLACES.items() if what in ENDED_BY}
 
 
-class Instance:
-    """The second instance, and where the line leads meanwhile."""
+class SecondInstance:
+    """It can fail; and where the line leads meanwhile."""
 
     def __init__(self, node: Node, wire: Line, host: Lab) -> None:
         self.node, self._wire, self._host = node, wire, host
@@ -71,8 +70,8 @@ class Instance:
         self._welcome()
 
 
-class Store:
-    """The lab's store."""
+class SessionStore:
+    """The lab's store, as far as a session can feel it."""
 
     def __init__(self, url: str, session: str, answers: asyncio.Event) -> None:
         self._url, self._session = url, session
@@ -85,11 +84,11 @@ class Store:
         await trim(self._url, self._session)
 
 
-class Faults(anywidget.AnyWidget):
+class Faults(Widget):
     """Dial its `url` in place of the lab's. `schedule` is what was done; a cell can do it too (`do`), and do it all again (`replay`)."""
 
-    _esm = bundle("comm.js", "text.js", "faults.js")
-    _css = "".join((HERE / name).read_text("utf-8") for name in ("panel.css", "faults.css"))
+    _esm = module("comm.js", "text.js", "faults.js")
+    _css = style("faults.css")
     session = Unicode().tag(sync=True)
     state = Dict().tag(sync=True)
 
@@ -102,11 +101,10 @@ class Faults(anywidget.AnyWidget):
         self._stage: dict[str, Any] = {}
         self._seen: Witness
         self._wire: Line
-        self._one: Instance
+        self._one: SecondInstance
         super().__init__(session=session)
         run(self._begin())
         self.url = self._wire.url
-        self.on_msg(self._heard)
 
     async def _begin(self) -> None:
         ready: asyncio.Future[None] = self.loop.create_future()
@@ -125,8 +123,8 @@ class Faults(anywidget.AnyWidget):
                 line(node.server.port) as self._wire,
                 witness(host.url, self.session, host.token("witness"), proxy=None) as self._seen,
             ):
-                self._one = Instance(node, self._wire, host)
-                self._stage = {"line": self._wire, "one": self._one, "store": Store(store.url, self.session, answers)}
+                self._one = SecondInstance(node, self._wire, host)
+                self._stage = {"line": self._wire, "one": self._one, "store": SessionStore(store.url, self.session, answers)}
                 host.ports.append(lambda: {*self._wire.ports(), node.server.port, self._seen.port})
                 self._tell("Nothing was done yet")
                 ready.set_result(None)
@@ -178,20 +176,13 @@ class Faults(anywidget.AnyWidget):
         told = {"said": said, "instance": f"The second instance {self._one.state}; who dials now comes to {leads}."}
         self.state = {**told, "on": sorted(self._on), **knobs, "runs": self._one.node.running, "record": repr(self.schedule)}
 
-    # A comm's callback may not wait for the loop: it only hands over.
-    def _heard(self, _: Faults, message: Any, buffers: list[memoryview]) -> None:
+    def heard(self, message: Any) -> None:
         match message:
             case {"kit": "fault", "what": str(what), "value": int() | float() | None as value} if what in PLACES:
                 self._host.beside(self._do(what, value))
             case {"kit": "clear"}:
                 self.loop.call_soon_threadsafe(self.clear)
 
-    # ---- the twin ----
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        bundled = super()._repr_mimebundle_(**kwargs)
-        if bundled is None:
-            return None
-        formats, metadata = bundled
+    def twin(self) -> tuple[str, str]:
         text = f"Faults for session {self.session}: run this notebook to press them.\nDone so far: {self.schedule!r}"
-        return {**formats, "text/plain": text, "text/html": f"<pre>{escape(text)}</pre>"}, metadata
+        return text, f"<pre>{escape(text)}</pre>"

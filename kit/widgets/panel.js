@@ -65,7 +65,7 @@ class Panel {
     this.documents = new Documents(documents, name, document);
     this.view = new View(log, (call, text) => this.#tell(session.answer(call, text)));
     this.actions = new Actions(session, this.#turns, this.root, name);
-    Object.assign(this.root, { kit: this }); // for a page's own script: `document.querySelector(".kit").kit.actions.known.set(name, f)`
+    Object.assign(this.root, { kit: this }); // for a page's own script: `document.querySelector(".kit").kit.actions.functions.set(name, f)`
     this.#listen();
   }
 

@@ -9,20 +9,16 @@ No credential is ever a trait: traits are saved with the notebook. A ticket trav
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 from html import escape
-from pathlib import Path
 from typing import Any, Protocol
 
-import anywidget
 from traitlets import Unicode
 
 from kit.auth import opens
 from kit.log import SESSION
 from kit.widgets.pipe import Pipe
-
-HERE = Path(__file__).parent
+from kit.widgets.widget import Widget, module, style
 
 
 class Host(Protocol):
@@ -41,22 +37,10 @@ MAX_PIPES = 32
 gives way."""
 
 
-def bundle(*names: str) -> str:
-    """The modules as one, in the given order, which is that of their imports.
-
-    anywidget takes one module, as text, and its blob URL has no neighbours to import from. The files stay plain ES modules, which any
-    page loads as they are, so nothing is built: with one scope for all, their imports are left out. A name that two files declare is
-    a SyntaxError in the browser, so the files cannot drift into clashing unseen.
-    """
-    text = "\n".join((HERE / name).read_text("utf-8") for name in names)
-    text = re.sub(r"^import .*;\n", "", text, flags=re.MULTILINE)
-    return re.sub(r"^export (?!default)", "", text, flags=re.MULTILINE)
-
-
-class Panel(anywidget.AnyWidget):
+class Panel(Widget):
     """Shows a session of the instance that `host` runs, as in `Panel(lab.start(), "demo")`."""
 
-    _esm = bundle(
+    _esm = module(
         "wire.js",
         "shelf.js",
         "text.js",
@@ -75,7 +59,7 @@ class Panel(anywidget.AnyWidget):
         "actions.js",
         "panel.js",
     )
-    _css = HERE / "panel.css"
+    _css = style()
     url = Unicode().tag(sync=True)
     session = Unicode().tag(sync=True)
 
@@ -84,20 +68,10 @@ class Panel(anywidget.AnyWidget):
         self._host = host
         self._loop = host.loop
         self._pipes: dict[str, Pipe] = {}  # touched on the loop only
-        self.on_msg(self._heard)
 
-    @property
-    def caption(self) -> str:
-        """What a saved notebook shows in the panel's place."""
-        return f"Panel of session {self.session}: run this notebook to talk to it."
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        bundled = super()._repr_mimebundle_(**kwargs)
-        if bundled is None:
-            return None
-        formats, metadata = bundled
-        # JupyterLab prefers the widget's own type; a forge's page knows only these two.
-        return {**formats, "text/plain": self.caption, "text/html": f"<p><em>{escape(self.caption)}</em></p>"}, metadata
+    def twin(self) -> tuple[str, str]:
+        caption = f"Panel of session {self.session}: run this notebook to talk to it."
+        return caption, f"<p><em>{escape(caption)}</em></p>"
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._close_pipes)
@@ -107,8 +81,7 @@ class Panel(anywidget.AnyWidget):
         while self._pipes:
             self._pipes.popitem()[1].close()
 
-    # A comm's callback runs in a thread that may not wait for the loop: it only hands over.
-    def _heard(self, _: Panel, message: Any, buffers: list[memoryview]) -> None:
+    def heard(self, message: Any) -> None:
         match message:
             case {"kit": "ticket", "id": str(page), "origin": str(origin)}:
                 self._host.issue_ticket(self.session, origin, lambda ticket: self.send({"kit": "ticket", "to": page, "ticket": ticket}))

@@ -27,7 +27,7 @@ WAITING = 1_000
 class Pipe:
     """Opens `url` as the page would: with its `protocols` (the ticket is among them) and its `origin`. Create it on the loop.
 
-    `send` gets `opened`, then `frames` in batches, at last `closed` with the code and reason; nothing after `close()`.
+    `send` gets `frames` in batches, at last `closed` with the code and reason; nothing after `close()`.
     """
 
     def __init__(self, url: str, protocols: list[str], origin: str, send: Send) -> None:
@@ -48,7 +48,6 @@ class Pipe:
         code, reason = 1006, ""
         try:
             async with connect(url, subprotocols=protocols, origin=origin, compression=None, proxy=None, logger=quiet) as socket:
-                self._send({"kit": "opened"})
                 code, reason = await self._carry(socket)
         except (OSError, TimeoutError, ValueError, WebSocketException):
             pass  # no hello came: to the page this is what a refused WebSocket looks like, 1006

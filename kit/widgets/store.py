@@ -1,4 +1,4 @@
-"""Store: what the store holds of a session, in a notebook's output, as it changes: `StoreView(here, "demo")`.
+"""Store view: what the store holds of a session, in a notebook's output, as it changes: `StoreView(here, "demo")`.
 
 The kit's thread looks, four times a second, while a page shows the view; and a page says that it does, as a turn's run says that it lives:
 again and again. What is sent is a trait, so that a page that loads again has the newest picture at once.
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-import anywidget
 import msgspec
 from traitlets import Dict, Unicode
 
@@ -21,7 +20,7 @@ from kit.lab.table import as_html, as_text
 from kit.lab.thread import run
 from kit.store import StoreError
 from kit.text import inert
-from kit.widgets.panel import HERE, bundle
+from kit.widgets.widget import Widget, module, style
 
 EVERY = 0.25
 """Seconds between two looks."""
@@ -34,11 +33,11 @@ HEADS = {
 }
 
 
-class StoreView(anywidget.AnyWidget):
+class StoreView(Widget):
     """Shows the keys of a session and of its shard, the newest entries of its log, and the lease of each open turn."""
 
-    _esm = bundle("comm.js", "text.js", "storeview.js")
-    _css = "".join((HERE / name).read_text("utf-8") for name in ("panel.css", "storeview.css"))
+    _esm = module("comm.js", "text.js", "storeview.js")
+    _css = style("storeview.css")
     session = Unicode().tag(sync=True)
     picture = Dict().tag(sync=True)
 
@@ -49,7 +48,6 @@ class StoreView(anywidget.AnyWidget):
         self._until = self._loop.time() + SHOWN
         first = run(look(self._transcript, session))
         super().__init__(session=session, picture=self._sent(first, "live"))
-        self.on_msg(self._heard)
         host.beside(self._follow())
 
     def _sent(self, picture: Picture, state: str) -> dict[str, Any]:
@@ -69,8 +67,7 @@ class StoreView(anywidget.AnyWidget):
         finally:
             self.picture = {**self.picture, "state": "the lab has ended"}
 
-    # A comm's callback may not wait for the loop: it only hands over.
-    def _heard(self, _: StoreView, message: Any, buffers: list[memoryview]) -> None:
+    def heard(self, message: Any) -> None:
         match message:
             case {"kit": "shown"}:
                 self._loop.call_soon_threadsafe(self._go_on)
@@ -87,12 +84,8 @@ class StoreView(anywidget.AnyWidget):
         tables = {**self.picture, "turns": turns}
         return [(heads, [[inert(cell) for cell in row] for row in tables[name]]) for name, heads in HEADS.items() if tables[name]]
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        bundled = super()._repr_mimebundle_(**kwargs)
-        if bundled is None:
-            return None
-        formats, metadata = bundled
+    def twin(self) -> tuple[str, str]:
         title, tables = f"What the store holds of session {self.session}", self._tables()
         text = "\n\n".join([title, *(as_text([heads, *rows]) for heads, rows in tables)])
         html = f"<p>{escape(title)}</p>" + "".join(as_html(rows, heads) for heads, rows in tables)
-        return {**formats, "text/plain": text, "text/html": html}, metadata
+        return text, html

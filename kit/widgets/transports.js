@@ -6,7 +6,7 @@ import { randomRef } from "./wire.js";
 
 /**
  * The part of a WebSocket that a session uses.
- * @typedef {{onopen: ?Function, onmessage: ?Function, onclose: ?Function, send(text: string): void, close(code?: number): void}} Socket
+ * @typedef {{onmessage: ?Function, onclose: ?Function, send(text: string): void, close(): void}} Socket
  */
 /**
  * One way: `open` takes `?after=...&log=...` and the subprotocols. `kernel`: it needs an idle kernel, so it comes last.
@@ -52,7 +52,6 @@ export function waysFrom(url, model, page = location) {
 
 /** A WebSocket-like thing over comm messages; panel.py pipes them to the instance. @implements {Socket} */
 class CommSocket {
-  /** @type {?Function} */ onopen = null;
   /** @type {?Function} */ onmessage = null;
   /** @type {?Function} */ onclose = null;
   /** @type {string[]} */ #frames = [];
@@ -73,14 +72,13 @@ class CommSocket {
     queueMicrotask(() => this.#say("frames", { frames: this.#frames.splice(0) }));
   }
 
-  close(code = 1000) {
-    this.#say("close", { code });
+  close() {
+    this.#say("close");
     this.#end();
   }
 
   #heard = (/** @type {any} */ message) => {
     if (message.to !== this.#id) return; // the comm is shared by all views of the panel, in all pages
-    if (message.kit === "opened") this.onopen?.();
     if (message.kit === "frames") for (const data of message.frames) this.onmessage?.({ data });
     if (message.kit === "closed") {
       this.#end();
@@ -88,15 +86,15 @@ class CommSocket {
     }
   };
 
-  #leave = () => this.close(1001);
+  #leave = () => this.close();
 
   #end() {
     this.#model.off("msg:custom", this.#heard);
     removeEventListener("pagehide", this.#leave);
   }
 
-  /** @param {string} kit @param {object} fields */
-  #say(kit, fields) {
+  /** @param {string} kit @param {object} [fields] */
+  #say(kit, fields = {}) {
     tell(this.#model, { kit, id: this.#id, ...fields });
   }
 }

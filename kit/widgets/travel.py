@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from html import escape
-from typing import Any
 
-import anywidget
 from traitlets import Unicode
 
 from kit.lab.view import SessionView
 from kit.packets import frame_of, stored
-from kit.widgets.panel import HERE, bundle
+from kit.widgets.widget import Widget, module, style
 
 
-class Travel(anywidget.AnyWidget):
+class Travel(Widget):
     """What had been said up to `id`, of all that the session holds now. The slider sets `id`, and so may a cell."""
 
-    _esm = bundle("text.js", "view.js", "travel.js")
-    _css = "".join((HERE / name).read_text("utf-8") for name in ("panel.css", "travel.css"))
+    _esm = module("text.js", "view.js", "travel.js")
+    _css = style("travel.css")
     session = Unicode().tag(sync=True)
     frames = Unicode().tag(sync=True)
     id = Unicode().tag(sync=True)
@@ -30,10 +28,6 @@ class Travel(anywidget.AnyWidget):
         frames = b",".join(frame_of(entry.id, stored(entry), getattr(entry, "prev", "")) for entry in said)
         super().__init__(session=session.name, frames=f"[{frames.decode()}]", id=id or said[-1].id)
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        bundled = super()._repr_mimebundle_(**kwargs)
-        if bundled is None:
-            return None
-        formats, metadata = bundled
+    def twin(self) -> tuple[str, str]:
         title, then = f"Session {self.session} as it was at {self.id}", self._session.at(self.id)
-        return {**formats, "text/plain": f"{title}\n{then!r}", "text/html": f"<p>{escape(title)}</p>{then._repr_html_()}"}, metadata
+        return f"{title}\n{then!r}", f"<p>{escape(title)}</p>{then._repr_html_()}"

@@ -15,6 +15,7 @@ from websockets.frames import Opcode
 
 from kit.lab.table import as_html as html_table
 from kit.lab.table import as_text as text_table
+from kit.lab.table import shorten
 from kit.lab.trace import Closed, Command, Frame, Handshake, Record, TurnChange
 from kit.text import inert
 
@@ -169,8 +170,7 @@ def direction(row: Row) -> str:
 
 
 def _cut(text: str, most: int = 60) -> str:
-    line = inert(text.partition("\r\n")[0])
-    return line if len(line) <= most else f"{line[: most - 1]}…"
+    return shorten(inert(text.partition("\r\n")[0]), most)
 
 
 def _example(records: Sequence[Record]) -> Frame | None:

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import anywidget
 from traitlets import Dict, Unicode
 
 from kit.lab.thread import loop
 from kit.lab.trace import Closed, Frame, Handshake, Record, Trace
-from kit.widgets.panel import HERE, bundle
 from kit.widgets.twin import as_html, as_text, raw_of, row_of
+from kit.widgets.widget import Widget, module, style
 
 BATCH_EVERY = 0.1
 """Seconds between two messages to the page."""
@@ -28,11 +27,11 @@ LOADING = 2.0
 that a page asks for what it missed, and a kernel that is busy with the next cell does not hear it."""
 
 
-class WireView(anywidget.AnyWidget):
+class WireView(Widget):
     """Shows what a trace has recorded, and what it records from now on: all of it, or only frames, handshakes and closes ("wire")."""
 
-    _esm = bundle("comm.js", "text.js", "wirebytes.js", "wireview.js")
-    _css = "".join((HERE / name).read_text("utf-8") for name in ("panel.css", "wireview.css"))
+    _esm = module("comm.js", "text.js", "wirebytes.js", "wireview.js")
+    _css = style("wireview.css")
     # Its value is made when it is asked for, by a page that (re)loads: all that is kept at that moment.
     recorded = Dict().tag(sync=True, to_json=lambda _, view: view.batch(0))
     shown = Unicode().tag(sync=True)
@@ -44,7 +43,6 @@ class WireView(anywidget.AnyWidget):
         self._loads_until = self._loop.time() + LOADING
         self._due = self._rests = False
         super().__init__(shown=shown)
-        self.on_msg(self._heard)
         self._stop = trace.listen(self._told)
 
     def batch(self, after: int, limit: int | None = None) -> dict[str, Any]:
@@ -60,8 +58,7 @@ class WireView(anywidget.AnyWidget):
         self._stop()
         super().close()
 
-    # A comm's callback and a recording thread may not wait for the loop: they only hand over.
-    def _heard(self, _: WireView, message: Any, buffers: list[memoryview]) -> None:
+    def heard(self, message: Any) -> None:
         match message:
             case {"kit": "since", "mark": int(mark)}:
                 self._loop.call_soon_threadsafe(self._resume, max(0, mark))
@@ -69,6 +66,7 @@ class WireView(anywidget.AnyWidget):
                 self._loop.call_soon_threadsafe(self._rest)
 
     def _told(self, _: Record) -> None:
+        """By the thread that records, which may not wait for the loop either."""
         if not self._due:
             self._loop.call_soon_threadsafe(self._soon)
 
@@ -98,13 +96,6 @@ class WireView(anywidget.AnyWidget):
         if self._sent < end:
             self._soon()
 
-    # ---- the twin ----
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        bundled = super()._repr_mimebundle_(**kwargs)
-        if bundled is None:
-            return None
-        formats, metadata = bundled
+    def twin(self) -> tuple[str, str]:
         records = [r for r in self._trace.records if self.shown == "all" or isinstance(r, Frame | Handshake | Closed)]
-        # JupyterLab prefers the widget's own type; a forge's page knows only these two.
-        return {**formats, "text/plain": as_text(records), "text/html": as_html(records)}, metadata
+        return as_text(records), as_html(records)

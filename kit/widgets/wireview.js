@@ -5,7 +5,7 @@
  */
 
 import { tell } from "./comm.js";
-import { element, inert } from "./text.js";
+import { element, inert, shape } from "./text.js";
 import { bytesOf } from "./wirebytes.js";
 
 /** One record as wire.py sends it; `way` is a key of WAYS, `size` the bytes of a frame, or 0.
@@ -263,14 +263,6 @@ function draw({ n, time, paused, way, kind, id, raw, text }) {
   const cells = [time.toFixed(3), lanes(way, paused), `${sign} ${word}`, kind, id, raw.length ? String(raw.length) : "", text.slice(0, 200)];
   return element("tr", { id: `kit-wire-${ids++}`, class: `kit-way-${way}`, "data-n": String(n) }, element("th", { scope: "row" }, String(n)),
     ...cells.map((cell) => element("td", {}, typeof cell === "string" ? inert(cell).replace(/\n/g, " ") : cell)));
-}
-
-/** @param {string} name @param {Record<string, string | number>} attributes @param {...Node} children */
-function shape(name, attributes, ...children) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, String(value));
-  made.append(...children);
-  return made;
 }
 
 /** One row of the sequence diagram: the lifelines, dotted where nothing passed for a while, and an arrow. @param {string} way @param {boolean} paused */

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncIterator
 
@@ -11,8 +10,8 @@ from kit.history import History
 from kit.packets import Content
 from kit.room import room
 from kit.server import serve
+from tests.bench import full
 from tests.bench.child import run, say, until_told_to_go
-from tests.bench.speech import tokens
 
 ROOM = "room"
 AGENTS = 8
@@ -22,9 +21,9 @@ PARAGRAPH = 60
 
 async def agent(history: History) -> AsyncIterator[Content]:
     said = history.pieces
-    async for token in tokens(**json.loads(history.prompt.text), said=said):
+    async for piece in full.agent(history):
         said += 1
-        yield Content(f"{' ' if said % PARAGRAPH else chr(10)}{token}")
+        yield Content(f"{' ' if said % PARAGRAPH else chr(10)}{piece.text}")
 
 
 async def main(store: str) -> None:

@@ -6,13 +6,13 @@ import json
 from collections.abc import AsyncIterator
 
 from kit.history import History
-from kit.packets import AnyPacket, Content
+from kit.packets import Content
 from kit.server import serve
 from tests.bench.child import run, say, until_told_to_go
 from tests.bench.speech import tokens
 
 
-async def agent(history: History) -> AsyncIterator[AnyPacket]:
+async def agent(history: History) -> AsyncIterator[Content]:
     """Goes on where the history ends."""
     async for text in tokens(**json.loads(history.prompt.text), said=history.pieces):
         yield Content(text)

@@ -41,14 +41,12 @@ async def first_answer(checkout: Path, home: Path, browser: Browser) -> str:
         await notebook.ready()
         stamps["notebook open, kernel up"] = time.monotonic()
         await notebook.run_first(2)
-        await expect(page.locator(".kit-state")).to_have_attribute("data-phase", "open", timeout=60_000)
+        await notebook.connected()
         stamps["panel connected"] = time.monotonic()
-        await page.locator(".kit textarea").fill("What is 17 * 23?")
-        await page.locator(".kit textarea").press("Enter")
+        await notebook.ask("What is 17 * 23?")
         await expect(page.locator(".kit .kit-content .kit-body").last).to_contain_text("391", timeout=60_000)
         stamps["first answer"] = time.monotonic()
-        await page.evaluate("() => window.jupyterapp.shell.currentWidget?.sessionContext.shutdown()")
-        await page.close()
+        await notebook.close()
     finally:
         if process.returncode is None:
             os.killpg(process.pid, signal.SIGTERM)

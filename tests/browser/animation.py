@@ -40,8 +40,7 @@ async def story(notebook: LabPage) -> list[bytes]:
     await look(3)
     await expect(page.locator(".kit-end")).to_have_count(1)
     await look()
-    await box.fill("count to 900")
-    await box.press("Enter")
+    await notebook.ask("count to 900")
     await look(2)
     await page.locator(".kit-do-stop").click()
     await expect(page.locator(".kit-end .kit-word").last).to_have_text("end: stopped")
@@ -89,7 +88,7 @@ async def main() -> None:
             page = await browser.new_page(viewport={"width": 900, "height": 900})
             notebook = await lab.open(page, "00_start_here.ipynb")
             await notebook.run_first(2)
-            await expect(page.locator(".kit-state")).to_have_attribute("data-phase", "open", timeout=30_000)
+            await notebook.connected()
             PICTURE.write_bytes(animated(await story(notebook)))
             await browser.close()
 

@@ -36,9 +36,9 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def serve_checkout() -> Iterator[str]:
-    """The checkout over plain HTTP while the block runs: the address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=ROOT))
+def serve_checkout(folder: Path = ROOT) -> Iterator[str]:
+    """The checkout, or a folder of it, over plain HTTP while the block runs: the address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder))
     Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"

@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import nbformat
-from nbformat.sign import NotebookNotary
-from playwright.async_api import Page
+from playwright.async_api import Locator, Page, expect
+
+from kit.work import trust
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
@@ -109,6 +109,28 @@ class LabPage:
     async def last_prompt(self) -> str:
         return (await self.prompts())[-1]
 
+    # ---- the panel in it ----
+
+    @property
+    def panel(self) -> Locator:
+        """The last one."""
+        return self.page.locator(".kit:not(.kit-faults)").last
+
+    async def connected(self) -> None:
+        await expect(self.panel.locator(".kit-state")).to_have_attribute("data-phase", "open", timeout=60_000)
+
+    async def ask(self, text: str) -> None:
+        """Type a prompt into the panel, as a person does."""
+        await self.panel.locator("textarea").first.fill(text)
+        await self.panel.locator("textarea").first.press("Enter")
+
+    # ---- the end ----
+
+    async def close(self) -> None:
+        """End its kernel, and leave."""
+        await self.page.evaluate("() => window.jupyterapp.shell.currentWidget?.sessionContext.shutdown()")
+        await self.page.close()
+
     async def save(self) -> None:
         await self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
 
@@ -119,9 +141,7 @@ async def jupyterlab(folder: Path, *, theme: str = "JupyterLab Light") -> AsyncI
     work, home = folder / "work", folder / "home"
     shutil.copytree(ROOT / "notebooks", work)
     (home / "data").mkdir(parents=True)
-    with NotebookNotary(data_dir=str(home / "data")) as notary:  # as `make lab` does, but not for whoever runs the tests
-        for path in work.rglob("*.ipynb"):
-            notary.sign(nbformat.read(path, as_version=4))
+    trust(work.rglob("*.ipynb"), home / "data")
     for name, settings in {**SETTINGS, "@jupyterlab/apputils-extension/themes": {"theme": theme}}.items():
         path = home / "settings" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)

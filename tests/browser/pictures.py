@@ -6,23 +6,21 @@ import asyncio
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import async_playwright, expect
 
-from tests.browser.jupyter import ROOT, jupyterlab
+from tests.browser.jupyter import ROOT, LabPage, jupyterlab
 from tests.browser.launch import launch
 
 IMAGES = ROOT / "notebooks" / "images"
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 
 
-async def draw(page: Page, path: Path) -> None:
+async def draw(notebook: LabPage, path: Path) -> None:
     """A first prompt, answered: every kind of thing is in it."""
-    panel = page.locator(".kit")
-    await panel.locator("textarea").fill("What is the weather in Oslo?")
-    await panel.locator("textarea").press("Enter")
-    await expect(panel.locator(".kit-end")).to_be_visible()
-    await panel.locator("textarea").blur()
-    await panel.screenshot(path=path)
+    await notebook.ask("What is the weather in Oslo?")
+    await expect(notebook.panel.locator(".kit-end")).to_be_visible()
+    await notebook.panel.locator("textarea").blur()
+    await notebook.panel.screenshot(path=path)
 
 
 async def main() -> None:
@@ -35,7 +33,7 @@ async def main() -> None:
                     page = await browser.new_page(viewport={"width": 1200, "height": 1000}, device_scale_factor=1.5)
                     notebook = await lab.open(page, "00_start_here.ipynb")
                     await notebook.run_first(2)
-                    await draw(page, IMAGES / f"panel-{name}.png")
+                    await draw(notebook, IMAGES / f"panel-{name}.png")
                     await page.close()
         await browser.close()
 

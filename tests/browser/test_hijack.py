@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
@@ -20,7 +18,7 @@ from kit.lab.attacks import without
 from kit.lab.trace import Handshake, Trace
 from kit.packets import Prompt, new_ref
 from kit.server import Server, serve
-from tests.browser.conftest import ROOT
+from tests.browser.conftest import ROOT, serve_checkout
 from tests.support import Counting, Json, request
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -47,19 +45,11 @@ LOG_IN = """
 """A page turns its ticket into the cookie; of another origin the browser asks first (a preflight), and blocks what is not allowed."""
 
 
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        """A test's output is not an access log."""
-
-
 @pytest.fixture(scope="module")
 def evil_port() -> Iterator[int]:
     """The attacker's own web server: the same machine, another port, hence another origin."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=ROOT / "tests" / "browser"))
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield server.server_address[1]
-    server.shutdown()
-    server.server_close()
+    with serve_checkout(ROOT / "tests" / "browser") as address:
+        yield urlsplit(address).port or 0
 
 
 @pytest.fixture

@@ -24,9 +24,9 @@ async def opened(lab: Lab, context: BrowserContext) -> AsyncIterator[LabPage]:
     """The notebook, freshly opened; its kernel is ended afterwards."""
     page = await context.new_page()
     await page.set_viewport_size({"width": 1280, "height": 1400})
-    yield await lab.open(page, NOTEBOOK)
-    await page.evaluate("() => window.jupyterapp.shell.currentWidget?.sessionContext.shutdown()")
-    await page.close()
+    notebook = await lab.open(page, NOTEBOOK)
+    yield notebook
+    await notebook.close()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -42,22 +42,12 @@ async def begun(lab: Lab, context: BrowserContext) -> AsyncIterator[LabPage]:
     """Run up to its panel, which is connected."""
     async with opened(lab, context) as notebook:
         await notebook.run_first(2)
-        await connected(notebook.page)
+        await notebook.connected()
         yield notebook
 
 
 def panel(page: Page) -> Locator:
     return page.locator(".kit")
-
-
-async def connected(page: Page) -> None:
-    await expect(panel(page).locator(".kit-state")).to_have_attribute("data-phase", "open", timeout=30_000)
-
-
-async def ask(page: Page, text: str) -> None:
-    """Type a prompt into the panel, as a person does."""
-    await panel(page).locator("textarea").fill(text)
-    await panel(page).locator("textarea").press("Enter")
 
 
 async def drawn(page: Page) -> list[str]:
@@ -95,13 +85,13 @@ async def test_run_all_twice_and_after_a_restart(notebook: LabPage) -> None:
     await notebook.restart()
     await notebook.run_all()
     assert await notebook.errors() == []
-    await connected(notebook.page)
+    await notebook.connected()
 
 
 async def test_stop_while_a_cell_is_running(begun: LabPage) -> None:
     """The kernel is busy with a cell; the panel's Stop ends the answer all the same."""
     page = begun.page
-    await ask(page, "count to 500")
+    await begun.ask("count to 500")
     await expect(panel(page).locator(".kit-content .kit-body").last).to_contain_text("1 2 3")
     await begun.begin("import time; time.sleep(6)")
     await expect(page.locator(".jp-CodeCell .jp-InputPrompt").last).to_have_text("[*]:")
@@ -116,7 +106,7 @@ async def test_stop_while_a_cell_is_running(begun: LabPage) -> None:
 async def test_edit_answer_and_arithmetic(begun: LabPage) -> None:
     """An open turn is steered; a question of the agent's is answered with a button."""
     page = begun.page
-    await ask(page, "count to 400")
+    await begun.ask("count to 400")
     await expect(panel(page).locator(".kit-content .kit-body").last).to_contain_text("1 2 3")
     await panel(page).locator(".kit-do-edit").click()
     await panel(page).locator("textarea").fill("what is 17 * 23")
@@ -124,7 +114,7 @@ async def test_edit_answer_and_arithmetic(begun: LabPage) -> None:
     await settled(page)
     await expect(panel(page).locator(".kit-end .kit-word", has_text="replaced")).to_be_visible()
     assert "391" in await said(page)
-    await ask(page, "What is the weather?")
+    await begun.ask("What is the weather?")
     await panel(page).locator(".kit-ask").last.get_by_role("button", name="Berlin").click()
     await settled(page)
     assert "Berlin" in await said(page)
@@ -134,7 +124,7 @@ async def test_reload_shows_the_session_again_once(notebook: LabPage) -> None:
     """F5 in the middle of an answer: the whole session is there again, nothing twice, and the answer goes on to its end."""
     page = notebook.page
     await notebook.save()
-    await ask(page, "count to 150")
+    await notebook.ask("count to 150")
     await expect(panel(page).locator(".kit-content .kit-body").last).to_contain_text("1 2 3")
     before = await drawn(page)
     await page.reload()
@@ -150,7 +140,7 @@ async def test_reload_shows_the_session_again_once(notebook: LabPage) -> None:
 async def test_a_cut_is_told_and_resumed(begun: LabPage) -> None:
     """The server drops the socket in the middle of an answer: the panel says where it resumed, and the count has no hole."""
     page = begun.page
-    await ask(page, "count to 120")
+    await begun.ask("count to 120")
     await expect(panel(page).locator(".kit-content .kit-body").last).to_contain_text("1 2 3")
     await begun.begin("here.cut()")
     await expect(panel(page).locator(".kit-state")).to_have_text(re.compile(r"resumed after \d+-\d+"))
@@ -176,10 +166,9 @@ async def test_a_panel_behind_the_buttons_of_faults(lab: Lab, context: BrowserCo
     page = await context.new_page()
     opened = await lab.open(page, NOTEBOOK)
     await opened.begin(FAULTS)
-    shown = page.locator(".kit:not(.kit-faults)").last
-    await expect(shown.locator(".kit-state")).to_have_attribute("data-phase", "open", timeout=30_000)
-    await shown.locator("textarea").fill("count to 150")
-    await shown.locator("textarea").press("Enter")
+    shown = opened.panel
+    await opened.connected()
+    await opened.ask("count to 150")
     for name, sign, number in (("Cut", "cut", "10"), ("Freeze", "freeze", "20"), ("Cut", "cut", "20")):  # a frozen one may say no more
         await page.wait_for_function(COUNTED_TO, arg=number, timeout=30_000)
         await page.get_by_role("button", name=name, exact=True).click()
@@ -190,8 +179,7 @@ async def test_a_panel_behind_the_buttons_of_faults(lab: Lab, context: BrowserCo
     await expect(shown.locator(".kit-end .kit-word")).to_have_text("end: done", timeout=15_000)
     counted = await shown.locator(".kit-content .kit-body").all_inner_texts()
     assert " ".join(counted).split() == [str(n) for n in range(1, 151)]
-    await page.evaluate("() => window.jupyterapp.shell.currentWidget?.sessionContext.shutdown()")
-    await page.close()
+    await opened.close()
 
 
 CHAPTERS = sorted(path.name for path in (ROOT / "notebooks").glob("[0-9]*.ipynb") if path.name != NOTEBOOK)
@@ -208,8 +196,7 @@ async def test_each_chapter_runs_twice_and_after_a_restart(name: str, lab: Lab, 
         await opened.run_all()
         assert await opened.errors() == []
         await expect(page.locator(".jp-OutputArea-output").last).to_contain_text("finished")
-    await page.evaluate("() => window.jupyterapp.shell.currentWidget?.sessionContext.shutdown()")
-    await page.close()
+    await opened.close()
 
 
 async def test_the_picture_that_moves(begun: LabPage, context: BrowserContext) -> None:
@@ -229,7 +216,7 @@ async def test_screenshots(theme: str, tmp_path: Path, begun: LabPage) -> None:
     page = begun.page
     await page.evaluate("(theme) => window.jupyterapp.commands.execute('apputils:change-theme', { theme })", theme)
     await page.wait_for_function("(theme) => document.body.dataset.jpThemeName === theme", arg=theme)
-    await ask(page, "what is (3 + 4) * 6")
+    await begun.ask("what is (3 + 4) * 6")
     await settled(page)
     await panel(page).scroll_into_view_if_needed()
     picture = await panel(page).screenshot(path=tmp_path / "panel.png")

@@ -38,23 +38,9 @@ Panel(here, "demo")"""
 @pytest_asyncio.fixture(loop_scope="session")
 async def notebook(lab: Lab, context: BrowserContext) -> AsyncIterator[LabPage]:
     """The first notebook, freshly opened."""
-    page = await context.new_page()
-    yield await lab.open(page, NOTEBOOK)
-    await ended(page)
-
-
-async def ended(page: Page) -> None:
-    await page.evaluate("() => window.jupyterapp.shell.currentWidget?.sessionContext.shutdown()")
-    await page.close()
-
-
-async def connected(page: Page) -> None:
-    await expect(page.locator(".kit-state").last).to_have_attribute("data-phase", "open", timeout=30_000)
-
-
-async def ask(page: Page, text: str) -> None:
-    await page.locator(".kit textarea").last.fill(text)
-    await page.locator(".kit textarea").last.press("Enter")
+    notebook = await lab.open(await context.new_page(), NOTEBOOK)
+    yield notebook
+    await notebook.close()
 
 
 async def counting(page: Page) -> None:
@@ -76,8 +62,8 @@ def everything() -> list[psutil.Process]:
 async def test_a_lid_that_is_closed_in_mid_answer(notebook: LabPage) -> None:
     """Everything stops for longer than a lease, and wakes up at once: the answer goes on, without a hole and nothing twice."""
     await notebook.begin(QUICK)
-    await connected(notebook.page)
-    await ask(notebook.page, "count to 200")
+    await notebook.connected()
+    await notebook.ask("count to 200")
     await counting(notebook.page)
     asleep = everything()
     assert len(asleep) >= 3
@@ -93,17 +79,17 @@ async def test_a_kernel_that_is_restarted_in_mid_answer(notebook: LabPage) -> No
     """The panel says that its kernel is gone, keeps what it shows, and the cells that are run again begin anew."""
     page = notebook.page
     await notebook.run_first(2)
-    await connected(page)
-    await ask(page, "count to 500")
+    await notebook.connected()
+    await notebook.ask("count to 500")
     await counting(page)
     await notebook.restart()
     await expect(page.locator(".kit-state")).to_have_text(re.compile("reconnecting|waiting for a ticket|connecting"))
     await expect(page.locator(".kit-content .kit-body").last).to_contain_text("1 2 3 ")
     await notebook.run_first(2)
-    await connected(page)
+    await notebook.connected()
     await expect(page.locator(".kit")).to_have_count(1)
     assert await page.locator(".kit-item").count() == 0
-    await ask(page, "count to 20")
+    await notebook.ask("count to 20")
     await counted(page, 20)
 
 
@@ -113,19 +99,19 @@ async def test_two_notebooks_and_a_second_browser(notebook: LabPage, lab: Lab, c
     second = await lab.open(await context.new_page(), SECOND)
     for each in (notebook, second):
         await each.run_first(2)
-        await connected(each.page)
+        await each.connected()
     await notebook.save()
-    await ask(notebook.page, "count to 120")
+    await notebook.ask("count to 120")
     await counting(notebook.page)
     elsewhere = await browser.new_context()
     friend = await lab.open(await elsewhere.new_page(), NOTEBOOK)
-    await connected(friend.page)
-    await ask(second.page, "count to 30")
+    await friend.connected()
+    await second.ask("count to 30")
     await counted(second.page, 30)
     for page in (notebook.page, friend.page):
         await counted(page, 120)
     await elsewhere.close()
-    await ended(second.page)
+    await second.close()
 
 
 async def raised(page: Page, error: str) -> None:
@@ -138,14 +124,14 @@ async def test_cells_in_the_wrong_order(notebook: LabPage) -> None:
     await notebook.begin("here.session('demo')")
     await raised(notebook.page, "NameError: name 'here' is not defined")
     await notebook.run_all()
-    await connected(notebook.page)
+    await notebook.connected()
 
 
 async def test_an_interrupt_in_mid_cell(notebook: LabPage) -> None:
     """The cell ends, and nothing else: the answer goes on, the panel stays connected, and may stop it."""
     page = notebook.page
     await notebook.run_first(2)
-    await connected(page)
+    await notebook.connected()
     await notebook.begin("here.session('demo').prompt('count to 5000')")
     await expect(page.locator(".kit-content .kit-body").last).to_contain_text("1 2 3 ")
     await page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.interrupt()")
@@ -153,13 +139,13 @@ async def test_an_interrupt_in_mid_cell(notebook: LabPage) -> None:
     await expect(page.locator(".kit-state")).to_have_attribute("data-phase", "open")
     await page.locator(".kit-do-stop").click()
     await expect(page.locator(".kit-end .kit-word").last).to_have_text("end: stopped")
-    await ask(page, "count to 3")
+    await notebook.ask("count to 3")
     await expect(page.locator(".kit-end .kit-word").last).to_have_text("end: done")
 
 
 async def test_a_wrong_key(notebook: LabPage) -> None:
     """One sentence in the panel, which names the variable."""
     await notebook.begin(REFUSED)
-    await connected(notebook.page)
-    await ask(notebook.page, "hello")
+    await notebook.connected()
+    await notebook.ask("hello")
     await expect(notebook.page.locator(".kit-end").last).to_contain_text("refuses the API key (401): check OPENAI_API_KEY.")

@@ -197,9 +197,9 @@ async def test_a_page_can_register_actions(server: FakeServer, session: str, ope
     """What the function returns is the result, and what it throws the error, in words."""
     page = await open_panel()
     await page.evaluate("""() => {
-        const { known } = document.querySelector(".kit").kit.actions;
-        known.set("double", ({ x }) => 2 * x);
-        known.set("fail", async () => { throw new Error("no such thing"); });
+        const { functions } = document.querySelector(".kit").kit.actions;
+        functions.set("double", ({ x }) => 2 * x);
+        functions.set("fail", async () => { throw new Error("no such thing"); });
     }""")
     await asks(server, session)
     await server.say(session, *[Action(call=name, name=name, arguments={"x": 21}, on="client") for name in ("double", "fail")])
@@ -212,7 +212,7 @@ async def test_a_page_can_register_actions(server: FakeServer, session: str, ope
 async def test_a_claimed_action_survives_a_reload(server: FakeServer, session: str, open_panel: OpenPage) -> None:
     """The page claimed it and was reloaded before its result: the same tab runs it again, and another does not."""
     page, other = await open_panel(), await open_panel()
-    register = "f => document.querySelector('.kit').kit.actions.known.set('slow', f ? () => 'done' : () => new Promise(() => {}))"
+    register = "f => document.querySelector('.kit').kit.actions.functions.set('slow', f ? () => 'done' : () => new Promise(() => {}))"
     await page.evaluate(register, False)
     await asks(server, session)
     await server.say(session, Action(call="c", name="slow", arguments={}, on="client"))

@@ -58,8 +58,7 @@ async def notebook(lab: Lab, browser: Browser) -> AsyncIterator[LabPage]:
     page = await browser.new_page(viewport={"width": 1280, "height": 2400})
     opened = await _room(lab, page)
     yield opened
-    await page.evaluate("() => window.jupyterapp.shell.currentWidget?.sessionContext.shutdown()")
-    await page.close()
+    await opened.close()
 
 
 async def _room(lab: Lab, page: Page) -> LabPage:

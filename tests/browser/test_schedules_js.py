@@ -16,11 +16,11 @@ from playwright.async_api import BrowserContext, Page, Route
 from kit.auth import Identity
 from kit.ending import end
 from kit.lab.chaos import Fault, Schedule, Witness, play, witness
+from kit.lab.framed import line_to
 from kit.lab.instances import Node, instances
-from kit.lab.trial import line_to
 from kit.packets import Entry, FromServer, Prompt, decode_sent
 from tests.promises.support import Judge, count, said
-from tests.soak.stories import FAULTS, LEASE, SAYS, Failed, counter, log_of, over
+from tests.soak.stories import FAULTS, LEASE, SAYS, Failed, counter, over
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 STORIES = 6
@@ -59,15 +59,15 @@ class Story:
             for text in SAID:
                 await self.evaluate("(text) => { session.prompt(text); }", text)
             await bob.until(lambda w: all(any(isinstance(e, Prompt) and e.text == text for e in w.seen) for text in SAID))
-            last = log_of(bob)[-1].id
+            last = bob.log[-1].id
             while not playing.done():
-                if over(log_of(bob), last):
+                if over(bob.log, last):
                     last = str((await bob.session.prompt("more")).id)
                 await asyncio.wait({playing}, timeout=0.02)
             await playing
             last = str((await bob.session.stop()).id)
-            await bob.until(lambda w: over(log_of(w), last))
-            judge(log_of(bob), await self.drawn(log_of(bob)[-1].id))
+            await bob.until(lambda w: over(w.log, last))
+            judge(bob.log, await self.drawn(bob.log[-1].id))
             assert await self.evaluate("() => session.unsettled") == 0
         finally:
             await end({playing})

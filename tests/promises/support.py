@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -22,6 +21,7 @@ from kit.ending import end
 from kit.history import Agent, History
 from kit.lab.chaos import Witness
 from kit.lab.instances import Node, instances
+from kit.lab.processes import Process
 from kit.packets import (
     START,
     Action,
@@ -149,12 +149,6 @@ class Watcher(Witness):
     """A client and all that it has seen."""
 
     @property
-    def log(self) -> list[Entry]:
-        """What it has seen since the last gap."""
-        gaps = [i for i, entry in enumerate(self.seen) if isinstance(entry, Gap)]
-        return [e for e in self.seen[gaps[-1] + 1 if gaps else 0 :] if not isinstance(e, Gap)]
-
-    @property
     def gaps(self) -> list[Gap]:
         return [entry for entry in self.seen if isinstance(entry, Gap)]
 
@@ -194,15 +188,20 @@ async def watch(
             await asyncio.wait({task})
 
 
+async def freeze_past_its_lease(one: Node | Process, turn: str, ann: Watcher, bob: Watcher) -> None:
+    """It speaks, freezes until another has taken the turn over, and wakes up in the middle of what it was about to say."""
+    await bob.pieces(turn, 10)
+    one.freeze()
+    await bob.until(lambda w: any(isinstance(e, Takeover) for e in w.log))
+    one.thaw()
+    await asyncio.gather(ann.ended(turn), bob.ended(turn))
+
+
 @asynccontextmanager
 async def watchers(servers: list[Service], session: str) -> AsyncIterator[list[Watcher]]:
     """A client on each of the instances."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(watch(server, session, f"user{i}")) for i, server in enumerate(servers)]
-
-
-def ref() -> str:
-    return secrets.token_urlsafe(16)
 
 
 def turn_of(receipt: Receipt, agent: str = "agent") -> str:

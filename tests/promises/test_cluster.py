@@ -16,7 +16,7 @@ from kit.log import WrongShards
 from kit.packets import End, EntryId, Packet, Takeover
 from kit.store import Store, open_store
 from kit.transcript import Transcript
-from tests.conftest import RealCluster, RealStore
+from tests.conftest import RealCluster
 from tests.promises.support import Judge, Watcher, count, counting, endless, nodes, read_log, said, turn_of, watch
 
 SHARDS = 8
@@ -165,9 +165,9 @@ async def test_cluster_p7_a_server_that_lost_its_tail_is_no_others_business(real
     ):
         turns = [turn_of(receipt) for receipt in await asyncio.gather(*(w.session.prompt("go") for w in here))]
         await asyncio.gather(*(w.pieces(turn, 10) for w, turn in zip(there, turns, strict=True)))
-        await asyncio.to_thread(save, victim)
+        await asyncio.to_thread(victim.save)
         await asyncio.gather(*(w.pieces(turn, 30) for w, turn in zip(there, turns, strict=True)))
-        await asyncio.to_thread(come_back_old, victim)
+        await asyncio.to_thread(victim.come_back_old)
         for session, near, far, turn in zip(sessions, here, there, turns, strict=True):
             hit = session in names[victim.url]
             for watcher in (near, far):
@@ -178,16 +178,6 @@ async def test_cluster_p7_a_server_that_lost_its_tail_is_no_others_business(real
             log = await log_of(real_cluster, session)
             assert near.log == far.log == log
             assert said(far.log, turn) == count(120)
-
-
-def save(server: RealStore) -> None:
-    with server.client() as client:
-        client.save()
-
-
-def come_back_old(server: RealStore) -> None:
-    server.kill()
-    server.start()
 
 
 async def test_cluster_a_shard_that_moves_is_followed(real_cluster: RealCluster, sessions: list[str]) -> None:

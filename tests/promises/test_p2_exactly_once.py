@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from kit.lab.instances import Serve
 from kit.packets import EntryId, Hello, Prompt
-from tests.promises.support import Judge, Losses, count, counting, ids, nodes, read_log, ref, said, turn_of, watch
-from tests.support import both_servers, visit
+from tests.promises.support import Judge, Losses, count, counting, ids, nodes, read_log, said, turn_of, watch
+from tests.support import both_servers, ref, visit
 
 
 @both_servers

@@ -33,8 +33,8 @@ from kit.packets import (
     Stop,
     ToolResult,
 )
-from tests.promises.support import Judge, Watcher, counting, nodes, read_log, ref, said, turn_of, watch
-from tests.support import both_servers
+from tests.promises.support import Judge, Watcher, counting, nodes, read_log, said, turn_of, watch
+from tests.support import both_servers, ref
 
 QUESTIONS = scripted(
     [

@@ -152,10 +152,10 @@ async def test_p7_a_store_that_lost_the_tail(real_store: RealStore) -> None:
     ):
         turn = turn_of(await ann.session.prompt("go"))
         await bob.pieces(turn, 20)
-        await asyncio.to_thread(save, real_store)
+        await asyncio.to_thread(real_store.save)
         before = ann.session.log
         await bob.pieces(turn, 60)
-        await asyncio.to_thread(come_back_old, real_store)
+        await asyncio.to_thread(real_store.come_back_old)
         for person in (ann, bob):
             await person.until(lambda w: w.gaps)
             assert (await person.ended(turn)).reason == "done"
@@ -167,16 +167,6 @@ async def test_p7_a_store_that_lost_the_tail(real_store: RealStore) -> None:
         assert said(log, turn) == count(400)
         assert ann.log == bob.log == log
         assert ann.session.log == bob.session.log != before
-
-
-def save(real_store: RealStore) -> None:
-    with real_store.client() as client:
-        client.save()
-
-
-def come_back_old(real_store: RealStore) -> None:
-    real_store.kill()
-    real_store.start()  # it reads the dump that is there; `restart` would make a new one, or none
 
 
 async def went_on(real_store: RealStore, both: list[Node], ann: Watcher, bob: Watcher) -> None:

@@ -18,9 +18,9 @@ from kit.ending import end
 from kit.history import History
 from kit.lab import served
 from kit.lab.chaos import INSTANCE, Schedule, Witness, play, witness
+from kit.lab.framed import line_to
 from kit.lab.instances import instances
 from kit.lab.processes import Process, processes
-from kit.lab.trial import line_to
 from kit.packets import AnyPacket, Content, Entry, EntryId, Gap, Prompt, Receipt
 from tests.promises.support import Judge, count, said
 
@@ -86,15 +86,15 @@ class World:
             try:
                 receipts = [await own.prompt("go"), await own.prompt("and again")]
                 while not playing.done():  # a fault waits for entries
-                    if over(log_of(bob), str(receipts[-1].id)):
+                    if over(bob.log, str(receipts[-1].id)):
                         receipts.append(await own.prompt("more"))
                     await asyncio.wait({playing}, timeout=0.02)
                 await playing
                 receipts.append(await own.stop())
                 last = str(receipts[-1].id)
                 for person in seen:
-                    await person.until(lambda w: over(log_of(w), last))
-                log = log_of(bob)  # somebody who was late may take a turn over that has ended: more may come while we look
+                    await person.until(lambda w: over(w.log, last))
+                log = bob.log  # somebody who was late may take a turn over that has ended: more may come while we look
                 await ann.until(lambda w: any(entry.id == log[-1].id for entry in w.seen if not isinstance(entry, Gap)))
                 judge(log, ann, receipts, trims=any(fault.what == "trim" for fault in schedule.faults))
             finally:
@@ -106,7 +106,7 @@ def judge(log: list[Entry], ann: Witness, receipts: list[Receipt], *, trims: boo
     verdict = Judge(log)
     gaps = [entry.reason for entry in ann.seen if isinstance(entry, Gap)]
     assert not gaps or (trims and set(gaps) == {"trimmed"}), f"gaps: {gaps}"
-    view = [entry for entry in log_of(ann) if EntryId.parse(entry.id) <= EntryId.parse(log[-1].id)]
+    view = [entry for entry in ann.log if EntryId.parse(entry.id) <= EntryId.parse(log[-1].id)]
     assert view == log[len(log) - len(view) :], "the client saw another log than the witness"
     assert gaps or len(view) == len(log), f"the client saw {len(view)} of {len(log)} entries"
     verdict.agrees(receipts, next(entry.from_ for entry in log))
@@ -114,17 +114,6 @@ def judge(log: list[Entry], ann: Witness, receipts: list[Receipt], *, trims: boo
     for turn in ends:
         assert said(log, turn) == count(SAYS), f"{turn} says {said(log, turn)!r}"
     assert not verdict.open, f"never ended: {verdict.open}"
-
-
-def log_of(seen: Witness) -> list[Entry]:
-    """What it has seen since the last gap."""
-    log: list[Entry] = []
-    for entry in seen.seen:
-        if isinstance(entry, Gap):
-            log = []
-        else:
-            log.append(entry)
-    return log
 
 
 def over(log: list[Entry], last: str) -> bool:

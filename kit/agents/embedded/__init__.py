@@ -1,1 +1,4 @@
-"""The embedded model's parts, in the order in which they rest on each other: requests, templates, intents, replies, events, delivery."""
+"""Embedded: the parts of the model in model.py, each on those before it: what a request holds (requests); what the script knows by heart
+(templates), takes a prompt to mean (intents), and says (replies); how that is written (events); what a tape says in its place (heard,
+player); and how either travels (delivery).
+"""

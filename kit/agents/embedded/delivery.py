@@ -147,10 +147,10 @@ class Delivery:
         # A whole answer is a stream, too: so a client that leaves before it is noticed.
         return StreamingResponse(body(), media_type="text/event-stream" if whole is None else "application/json")
 
-    def drop(self, client: object = None) -> None:
-        """Drop the connection of a client, or all of them."""
+    def drop(self, client: object) -> None:
+        """Drop the connection of a client."""
         for connection in list(self.state.connections):
-            if isinstance(connection, H11Protocol) and client in (None, connection.client):
+            if isinstance(connection, H11Protocol) and connection.client == client:
                 connection.transport.abort()
 
 

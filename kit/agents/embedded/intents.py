@@ -168,8 +168,8 @@ def fill(schema: Schema, prompt: str, city: str | None = None) -> dict[str, Any]
 
 def _cities(text: str) -> list[str]:
     """The cities of the table that the text names, in its order; else a name after "in" or "for"."""
-    known = sorted((named.start(), city) for city in WEATHER if (named := re.search(rf"\b{city}\b", text, re.IGNORECASE)))
-    return [city for _, city in known] or re.findall(r"\b(?:in|for) ([A-Z][\w'-]*(?: [A-Z][\w'-]*)*)", text)
+    places = sorted((found.start(), city) for city in WEATHER if (found := re.search(rf"\b{city}\b", text, re.IGNORECASE)))
+    return [city for _, city in places] or re.findall(r"\b(?:in|for) ([A-Z][\w'-]*(?: [A-Z][\w'-]*)*)", text)
 
 
 def _from_table(city: str) -> str:

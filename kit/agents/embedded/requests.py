@@ -39,11 +39,6 @@ def rate_limited(retry_after: float = 1.0) -> Refuse:
     return Refuse(429, "Rate limit reached.", "rate_limit_exceeded", headers={"retry-after": f"{retry_after:g}"})
 
 
-def server_error() -> Refuse:
-    """The provider's own fault."""
-    return Refuse(500, "The server had an error while processing your request.", "server_error")
-
-
 class Part(Struct):
     text: str = ""
 
