@@ -613,3 +613,10 @@ def test_openai_is_imported_only_where_it_is_used() -> None:
     code = "import sys, kit.agents.model, kit.agents.scripted, kit.agents.answer; from kit.agents.demo import default_agent"
     code += "; default_agent('http://127.0.0.1:9/v1'); print('openai' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_garbage_is_collected_as_before_once_the_client_is_imported() -> None:
+    """Only while it is imported nobody looks for any; who had switched that off finds it off."""
+    code = "import gc; from kit.agents.demo import import_client; {}import_client(); print(gc.isenabled())"
+    for first, then in (("", "True\n"), ("gc.disable(); ", "False\n")):
+        assert subprocess.run([sys.executable, "-c", code.format(first)], capture_output=True, text=True, check=True).stdout == then

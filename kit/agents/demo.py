@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import cache
@@ -60,7 +61,13 @@ def default_agent(embedded: str, **options: Any) -> Agent:
 def import_client() -> Any:
     """`kit.agents.openai`, warmed up. That takes a second, so do it on another thread than that of the loop, where streams go on."""
     with _importing:  # whoever comes meanwhile waits here
-        from kit.agents import openai
+        collected = gc.isenabled()
+        gc.disable()  # what it makes is there to stay: to look for garbage among it takes a sixth of the time
+        try:
+            from kit.agents import openai
 
-        openai.warm_up()
+            openai.warm_up()
+        finally:
+            if collected:
+                gc.enable()
     return openai
