@@ -6,10 +6,10 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
-from importlib.metadata import requires
 from pathlib import Path
 
 from kit.asgi import UVICORN
+from kit.doctor import requirements
 
 KIT = Path(__file__).parents[1]
 NEEDED = ("msgspec", "pyjwt", "redis", "starlette", "uvicorn", "websockets")
@@ -50,18 +50,14 @@ app = asgi.app(
 def project(agent: str = AGENT) -> dict[str, str]:
     """The files, by name; `agent` is the text of a module that has an `agent`, or a dict of agents by that name."""
     options = " ".join(f"--{name.replace('_', '-')} {str(value).lower()}" for name, value in UVICORN.items())
+    needed = (line for line in requirements() if re.split(r"[^\w-]", line)[0].lower() in NEEDED)
     return {
         "agent.py": agent,
         "app.py": APP,
-        "requirements.txt": "".join(f"{line}\n" for line in _requirements()),
+        "requirements.txt": "".join(f"{line}\n" for line in needed),
         "Procfile": f"web: exec uvicorn app:app --host ${{HOST:-0.0.0.0}} --port $PORT {options}\n",
         "vercel.json": json.dumps({"framework": "python", "functions": {"app.py": {"maxDuration": MAX_DURATION}}}, indent=2) + "\n",
     }
-
-
-def _requirements() -> list[str]:
-    """The lines of NEEDED as the kit itself asks for them."""
-    return [line for line in requires("tokens-on-the-wire") or () if re.split(r"[^\w-]", line)[0].lower() in NEEDED]
 
 
 def write(folder: Path, files: Mapping[str, str] | None = None) -> None:

@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from html import escape
-from typing import Any, TypeVar
+from typing import Any
 
 from kit.lab.chaos import CLIENT, INSTANCE, Fault
 from kit.lab.finish import is_strict
@@ -34,7 +34,6 @@ from kit.lab.table import as_html, as_text
 from kit.lab.thread import raise_in
 from kit.lab.trial import SHUT, Blocks, Client, Trial
 
-T = TypeVar("T")
 PLACES = [("line", what) for what in ("cut", "linger", "vanish", "shut")]
 PLACES += [("client", what) for what in CLIENT] + [("one", what) for what in INSTANCE] + [("store", what) for what in ("flush", "trim")]
 _WITH: dict[str, dict[str, Any]] = {
