@@ -8,6 +8,6 @@ An evening's reading, in this order:
 - who is let in, and hears: auth, said, slots, connection, page, service, then server or asgi;
 - who listens: client.
 
-What a room has beside that is in room, presence, document, scribe, replica and runner. agents/ are models and scripts that speak, lab/ is what
-the notebooks need, widgets/ what a page shows, chat/ the terminal. What may import what is a contract in pyproject.toml.
+What a room has beside that is in room, presence, document, scribe, replica and runner. agents/ are models and scripts that speak, lab/ is
+what the notebooks need, widgets/ what a page shows, chat/ the terminal. What may import what is a contract in pyproject.toml.
 """
