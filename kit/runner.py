@@ -59,12 +59,11 @@ async def run(
     memory: int = 512 << 20,
     output: int = 32 << 10,
     alone: bool = True,
-    printed: Callable[[str], None] = lambda _: None,
 ) -> Ran:
     """Run a program over `files`, in a new directory, without environment or input, and end all that is left of its process group.
 
-    At most `seconds`, of them `cpu` for each process, `memory` bytes of addresses for each, `output` bytes printed (`printed` gets them
-    as they come). `alone`: whether nobody but this machine can reach the room. Raises NotHere.
+    At most `seconds`, of them `cpu` for each process, `memory` bytes of addresses for each, `output` bytes printed. `alone`: whether nobody
+    but this machine can reach the room. Raises NotHere.
     """
     if os.name != "posix":
         raise NotHere("programs of agents are run on Linux and macOS only: their limits are the kernel's there")
@@ -88,13 +87,11 @@ async def run(
             )
         finally:
             os.close(theirs)
-        text, how = await _attend(process, ours, seconds, output, printed)
+        text, how = await _attend(process, ours, seconds, output)
         return Ran(how or _ended(process.returncode), text, time.monotonic() - began)
 
 
-async def _attend(
-    process: subprocess.Popen[bytes], pipe: int, seconds: float, most: int, printed: Callable[[str], None]
-) -> tuple[str, str | None]:
+async def _attend(process: subprocess.Popen[bytes], pipe: int, seconds: float, most: int) -> tuple[str, str | None]:
     """Read what it prints until it ends or may not go on; gives that, and why it was ended."""
     stream = asyncio.StreamReader()
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(pipe, "rb"))
@@ -103,7 +100,6 @@ async def _attend(
     async def read() -> None:
         while len(said) <= most and (piece := await stream.read(4096)):
             said.extend(piece)
-            printed(piece.decode(errors="replace"))
 
     # Not reaped yet when this returns: as long as it is not, its number is not given to another process group.
     over = asyncio.ensure_future(asyncio.to_thread(os.waitid, os.P_PID, process.pid, os.WEXITED | os.WNOWAIT))

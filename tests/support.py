@@ -20,9 +20,9 @@ from websockets import ConnectionClosed
 from websockets.asyncio.client import ClientConnection, connect
 
 from kit.history import History
-from kit.lab.project import Project
 from kit.packets import AnyPacket, Content, FromServer, Hello, decode_sent
 from kit.service import Service
+from tests.started import Project
 
 Json = dict[str, Any]
 

@@ -9,7 +9,7 @@ import ast
 import asyncio
 import gc
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -34,7 +34,6 @@ defined = partial(chapters.defined, CELLS)
 TEXT = "response.output_text.delta"
 ALL = 88
 """Tokens of the answer to `count to 80`, the thought included."""
-Draft = Callable[[Any, str], Awaitable[None]]
 
 
 class Valve:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import random
+import statistics
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -26,7 +28,6 @@ from kit.lab.herd import (
     limit,
     of_backoff,
     socketio,
-    typical,
 )
 from kit.lab.herd import websockets as as_websockets
 from kit.slots import Slots
@@ -37,6 +38,12 @@ KIT = KNOWN["the kit"]
 def first(policy: Policy, count: int, rng: random.Random | None = None) -> list[float]:
     """The first delays of a client."""
     return list(itertools.islice(policy(rng or random.Random(0)), count))
+
+
+def typical(policy: Policy, seeds: range = range(30), **options: Any) -> tuple[float, float]:
+    """Peak and median wait: each the median over the seeds. Options as in `herd`."""
+    herds = [herd(policy, seed=seed, **options) for seed in seeds]
+    return statistics.median(each.peak for each in herds), statistics.median(each.median for each in herds)
 
 
 # ---- the numbers of the kit ----

@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from kit.lab.project import Project, project, started, write
+from kit.lab.project import project, write
 from tests.promises.support import Judge, count, read_log, said
+from tests.started import Project, started
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,13 +9,18 @@ from collections.abc import AsyncGenerator
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
 import pytest
 from websockets import ConnectionClosed, InvalidHandshake
 from websockets.asyncio.client import connect
 
+from kit.client import Backoff, Session
+from kit.client import connect as connect_session
+from kit.ending import end
 from kit.lab.chaos import Fault
-from kit.lab.resume import NotKept, Verdict, check_resume, kit_client, replay
+from kit.lab.resume import NotKept, Verdict, check_resume, replay
 from kit.lab.trial import Client
+from kit.packets import Prompt
 
 ERRORS = (OSError, ConnectionClosed, InvalidHandshake, EOFError)
 
@@ -63,6 +68,32 @@ def client(bug: str = "") -> Client:
             tries += 1
 
     return my_client
+
+
+async def kit_client(url: str, token: str, shelf: dict[str, Any]) -> AsyncGenerator[Any, None]:
+    """kit.client as a client under test."""
+    base, _, name = url.rpartition("/s/")
+    backoff = Backoff(rng=random.Random(0))
+    async with connect_session(base, session=name, token=token, after=shelf.get("after"), log=shelf.get("log"), backoff=backoff) as session:
+        said: dict[str, asyncio.Task[None]] = {}
+
+        def look(_: str) -> None:
+            """What has been put on the shelf since; whatever is under way the session repeats by itself."""
+            if session.state != "closed":
+                said.update({ref: asyncio.create_task(say(session, shelf, ref)) for ref in shelf["words"] if ref not in said})
+
+        session.on_state = look
+        try:
+            async for entry in session:
+                shelf |= {"after": session.after, "log": session.log}
+                yield msgspec.to_builtins(entry)
+        finally:
+            await end(said.values())
+
+
+async def say(session: Session, shelf: dict[str, Any], ref: str) -> None:
+    await session.say(Prompt(text=shelf["words"][ref]["text"], ref=ref))
+    del shelf["words"][ref]
 
 
 @pytest.mark.parametrize("good", [client(), kit_client], ids=["plain", "kit"])

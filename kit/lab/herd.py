@@ -96,12 +96,6 @@ def limit(median: float) -> int:
     return most
 
 
-def typical(policy: Policy, seeds: range = range(30), **options: Any) -> tuple[float, float]:
-    """Peak and median wait: each the median over the seeds. Options as in `herd`."""
-    herds = [herd(policy, seed=seed, **options) for seed in seeds]
-    return median(each.peak for each in herds), median(each.median for each in herds)
-
-
 # ---- policies ----
 
 

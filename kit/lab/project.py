@@ -1,38 +1,21 @@
-"""Project: one's own agent outside of the notebooks: the few files around it, as a platform gets them, and how it starts them.
-
-    write(folder)
-    async with started(folder, store="redis://127.0.0.1:6379/0", workers=4) as project:
-        async with connect(project.url, token=project.token("ann"), session="demo") as session:
-            await session.prompt("go")
-
-What starts here is the start line of the Procfile, with the environment that a platform gives: nothing is there for the test alone.
-"""
+"""Project: one's own agent outside of the notebooks: the few files around it, as a platform gets them. A test starts them as it would."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import re
-import secrets
 import shutil
-import signal
-import sys
-from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
-from importlib.metadata import requires
+from collections.abc import Mapping
 from pathlib import Path
 
 from kit.asgi import UVICORN
-from kit.auth import ANY_SESSION, Door
+from kit.doctor import requirements
 
 KIT = Path(__file__).parents[1]
 NEEDED = ("msgspec", "pyjwt", "redis", "starlette", "uvicorn", "websockets")
 """What an instance needs of all that the kit needs. An agent on a model needs `openai` as well."""
 MAX_DURATION = 300
 """Seconds after which Vercel closes a socket, where nothing else is set."""
-_ADDRESS = r"running on http://(\S+)"
 AGENT = '''\
 """The agent. It keeps nothing: it finds its place in what was said, so any instance can go on with it."""
 
@@ -67,18 +50,14 @@ app = asgi.app(
 def project(agent: str = AGENT) -> dict[str, str]:
     """The files, by name; `agent` is the text of a module that has an `agent`, or a dict of agents by that name."""
     options = " ".join(f"--{name.replace('_', '-')} {str(value).lower()}" for name, value in UVICORN.items())
+    needed = (line for line in requirements() if re.split(r"[^\w-]", line)[0].lower() in NEEDED)
     return {
         "agent.py": agent,
         "app.py": APP,
-        "requirements.txt": "".join(f"{line}\n" for line in _requirements()),
+        "requirements.txt": "".join(f"{line}\n" for line in needed),
         "Procfile": f"web: exec uvicorn app:app --host ${{HOST:-0.0.0.0}} --port $PORT {options}\n",
         "vercel.json": json.dumps({"framework": "python", "functions": {"app.py": {"maxDuration": MAX_DURATION}}}, indent=2) + "\n",
     }
-
-
-def _requirements() -> list[str]:
-    """The lines of NEEDED as the kit itself asks for them."""
-    return [line for line in requires("tokens-on-the-wire") or () if re.split(r"[^\w-]", line)[0].lower() in NEEDED]
 
 
 def write(folder: Path, files: Mapping[str, str] | None = None) -> None:
@@ -86,85 +65,3 @@ def write(folder: Path, files: Mapping[str, str] | None = None) -> None:
     for name, text in (project() if files is None else files).items():
         (folder / name).write_text(text)
     shutil.copytree(KIT, folder / "kit", ignore=shutil.ignore_patterns("__pycache__"))
-
-
-class Project:
-    """A project that runs: its `url`, its `process`, and what that printed (`log`)."""
-
-    def __init__(self, process: asyncio.subprocess.Process, secret: str) -> None:
-        self.process, self.log = process, ""
-        self._door = Door(secret, None)
-        self._news = asyncio.Event()
-
-    @property
-    def url(self) -> str:
-        return f"ws://{self._found(_ADDRESS)[0]}"
-
-    @property
-    def workers(self) -> list[int]:
-        """The ids of the processes that have served, in the order in which they started."""
-        return [int(id) for id in self._found(r"Started server process \[(\d+)\]")]
-
-    def token(self, name: str, session: str = ANY_SESSION) -> str:
-        return self._door.issue(name, session)
-
-    async def serving(self, workers: int) -> None:
-        """Return when so many workers have started, and one listens. Raises RuntimeError where the process ended instead."""
-        while len(self._found("Application startup (complete)")) < workers or not self._found(_ADDRESS):
-            self._check_runs()
-            self._news.clear()
-            await self._news.wait()
-        while not await self._listens():  # of several workers, the address is told before the first of them listens
-            self._check_runs()
-            await asyncio.sleep(0.01)
-
-    def _check_runs(self) -> None:
-        if self.process.stderr is None or self.process.stderr.at_eof():
-            raise RuntimeError(f"the project did not start:\n{self.log}")
-
-    async def _listens(self) -> bool:
-        host, port = self._found(_ADDRESS)[0].rsplit(":", 1)
-        try:
-            _, writer = await asyncio.open_connection(host, port)
-        except ConnectionRefusedError:
-            return False
-        writer.close()
-        return True
-
-    async def leave(self) -> int:
-        """SIGTERM, as platforms do; gives the exit status."""
-        self.process.terminate()
-        return await self.process.wait()
-
-    async def read(self) -> None:
-        """Take what it prints: a pipe that nobody reads would stop it."""
-        while line := await self.process.stderr.readline() if self.process.stderr else b"":
-            self.log += line.decode(errors="replace")
-            self._news.set()
-        self._news.set()
-
-    def _found(self, pattern: str) -> list[str]:
-        return re.findall(pattern, self.log)
-
-
-@asynccontextmanager
-async def started(folder: Path, *, store: str, secret: str | None = None, port: int = 0, workers: int = 1) -> AsyncIterator[Project]:
-    """Run the start line in a folder while the block runs, with so many worker processes behind one port."""
-    secret = secret or secrets.token_urlsafe(32)
-    line = (folder / "Procfile").read_text().removeprefix("web: ")
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH" and not name.lower().endswith("_proxy")}
-    told = {"REDIS_URL": store, "KIT_SECRET": secret, "HOST": "127.0.0.1", "PORT": str(port), "WEB_CONCURRENCY": str(workers)}
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
-    process = await asyncio.create_subprocess_exec(
-        "/bin/sh", "-c", line, cwd=folder, env={**kept, **told, "PATH": path}, stderr=PIPE, start_new_session=True
-    )
-    running = Project(process, secret)
-    reading = asyncio.create_task(running.read())
-    try:
-        await running.serving(workers)
-        yield running
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # its workers, too
-        await process.wait()
-        await reading  # until the last of them has closed its end

@@ -15,35 +15,25 @@ A client under test is an async generator:
 
 `check_resume(my_client)` plays stories with it: hypothesis draws faults, shrinks what fails to the shortest story, and that story is
 told as a drawing of client, instance and store. Time is not waited for (hurry.py), so a client may be as patient as it should be.
-
->>> check_resume(kit_client, examples=5)  # doctest: +ELLIPSIS
-✓ kept its promises in 5 stories ...
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from html import escape
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
-
-from kit.client import Backoff, Session, connect
-from kit.ending import end
 from kit.lab.chaos import CLIENT, INSTANCE, Fault
 from kit.lab.finish import is_strict
 from kit.lab.table import as_html, as_text
 from kit.lab.thread import raise_in
 from kit.lab.trial import SHUT, Blocks, Client, Trial
-from kit.packets import Prompt
 
-T = TypeVar("T")
 PLACES = [("line", what) for what in ("cut", "linger", "vanish", "shut")]
 PLACES += [("client", what) for what in CLIENT] + [("one", what) for what in INSTANCE] + [("store", what) for what in ("flush", "trim")]
 _WITH: dict[str, dict[str, Any]] = {
@@ -53,38 +43,6 @@ _WITH: dict[str, dict[str, Any]] = {
     "leave": {"seconds": 1.0},
     "freeze": {"seconds": 20.0},
 }
-
-
-# ---- clients ----
-
-
-async def kit_client(url: str, token: str, shelf: dict[str, Any]) -> AsyncGenerator[Any, None]:
-    """kit.client as a client under test."""
-    base, _, name = url.rpartition("/s/")
-    backoff = Backoff(rng=random.Random(0))
-    async with connect(base, session=name, token=token, after=shelf.get("after"), log=shelf.get("log"), backoff=backoff) as session:
-        said: dict[str, asyncio.Task[None]] = {}
-
-        def look(_: str) -> None:
-            """What has been put on the shelf since; whatever is under way the session repeats by itself."""
-            if session.state != "closed":
-                said.update({ref: asyncio.create_task(_say(session, shelf, ref)) for ref in shelf["words"] if ref not in said})
-
-        session.on_state = look
-        try:
-            async for entry in session:
-                shelf |= {"after": session.after, "log": session.log}
-                yield msgspec.to_builtins(entry)
-        finally:
-            await end(said.values())
-
-
-async def _say(session: Session, shelf: dict[str, Any], ref: str) -> None:
-    await session.say(Prompt(text=shelf["words"][ref]["text"], ref=ref))
-    del shelf["words"][ref]
-
-
-# ---- many stories ----
 
 
 class Verdict:

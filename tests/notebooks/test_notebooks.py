@@ -15,7 +15,6 @@ from tests.notebooks.save import METADATA, ROOT, VIEW, clean, notebooks
 
 ALL = [pytest.param(path, id=str(path.relative_to(ROOT))) for path in notebooks()]
 JWT = re.compile(r"eyJ[\w-]{8,}\.[\w-]+\.[\w-]+")
-QUIET = re.compile(r"nbval-(skip|ignore-output)", re.IGNORECASE)
 
 
 def code_cells(path: Path) -> list[Any]:

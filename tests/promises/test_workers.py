@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from kit.lab.project import Project, project, started, write
+from kit.lab.project import project, write
 from kit.packets import Content, Entry, EntryId, Thought
 from tests.promises.support import Judge, Watcher, count, read_log, turn_of, watch
+from tests.started import Project, started
 from tests.support import visit
 
 TO = 200
