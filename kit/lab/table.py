@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-_LEFT = "style='text-align: left; vertical-align: top'"  # Jupyter's tables are made for numbers
+_STYLE = "text-align: left; vertical-align: top"  # Jupyter's tables are made for numbers
+_SHORT = 24
+"""Characters up to which a row's first cell, an id or a name, stays on one line."""
 
 
 def as_text(rows: Sequence[Sequence[str]]) -> str:
@@ -16,8 +18,8 @@ def as_text(rows: Sequence[Sequence[str]]) -> str:
 
 def as_html(rows: Sequence[Sequence[str]], names: Sequence[str] = ()) -> str:
     """A table with a head of names; without names the first cell of a row is its head."""
-    head = "".join(f"<th scope='col' {_LEFT}>{escape(name)}</th>" for name in names)
-    body = "".join(f"<tr>{''.join(_cell(cell, first=not names and i == 0) for i, cell in enumerate(row))}</tr>" for row in rows)
+    head = "".join(f"<th scope='col' style='{_STYLE}'>{escape(name)}</th>" for name in names)
+    body = "".join(f"<tr>{''.join(_cell(cell, i, is_head=not names and i == 0) for i, cell in enumerate(row))}</tr>" for row in rows)
     return f"<table>{f'<thead><tr>{head}</tr></thead>' if names else ''}<tbody>{body}</tbody></table>"
 
 
@@ -27,5 +29,7 @@ def shorten(text: str, limit: int = 60) -> str:
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
-def _cell(text: str, *, first: bool) -> str:
-    return f"<th scope='row' {_LEFT}>{escape(text)}</th>" if first else f"<td {_LEFT}>{escape(text)}</td>"
+def _cell(text: str, column: int, *, is_head: bool) -> str:
+    style = _STYLE + ("; white-space: nowrap" if column == 0 and len(text) <= _SHORT else "")
+    name = "th scope='row'" if is_head else "td"
+    return f"<{name} style='{style}'>{escape(text)}</{name[:2]}>"
