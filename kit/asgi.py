@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -124,6 +125,10 @@ class App(Starlette):
             raise RuntimeError("the instance is not open: serve the app with its lifespan on, or inside `async with app.running()`")
         return self._service
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        _send_at_once(send)
+        await super().__call__(scope, receive, send)
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """The instance is open inside the block; at its end turns are handed over, and who is still connected is sent away."""
@@ -157,11 +162,22 @@ async def _talk(service: Service, visit: Visit, receive: Receive, send: Send) ->
     await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
     with suppress(TimeoutError):
         async with asyncio.timeout(None) as limit:
-            socket = _Socket(receive, send, limit)
+            talk = _Socket(receive, send, limit)
             try:
-                await service.serve(socket, visit)
+                await service.serve(talk, visit)
             finally:
-                await socket.flushed()
+                await talk.flushed()
+
+
+def _send_at_once(send: Send) -> None:
+    """Else a token may wait 40 ms for the client's acknowledgement of the last one (Nagle's algorithm, RFC 896).
+
+    asyncio sees to that, but not where uvicorn's workers share a socket (https://github.com/Kludex/uvicorn/issues/3149, open in 0.54).
+    """
+    transport = getattr(getattr(send, "__self__", None), "transport", None)
+    if isinstance(transport, asyncio.Transport) and (sock := transport.get_extra_info("socket")):
+        with suppress(OSError):  # a Unix socket holds nothing back
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _target(scope: Scope) -> str:

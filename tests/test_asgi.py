@@ -8,14 +8,20 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+from websockets import Subprotocol
+from websockets.asyncio.client import connect
 
 from kit import asgi
 from kit.lab.hosted import serve
@@ -64,6 +70,25 @@ async def running(**options: Any) -> AsyncIterator[asgi.App]:
     app = asgi.app(Counting(), secret=SECRET, **options)
     async with app.running():
         yield app
+
+
+# ---- the socket ----
+
+
+async def test_no_frame_waits_for_an_acknowledgement() -> None:
+    """On a socket that was bound beforehand, as uvicorn's workers get one, asyncio leaves Nagle's algorithm on: some would, for 40 ms."""
+    async with running() as app:
+        config, state = uvicorn.Config(app, lifespan="off", log_config=None), ServerState()
+        config.load()
+        bound = socket.socket()
+        bound.bind(("127.0.0.1", 0))
+        async with await asyncio.get_running_loop().create_server(lambda: H11Protocol(config, state, {}), sock=bound) as listener:
+            url = "ws://{}:{}/s/s".format(*listener.sockets[0].getsockname())
+            token = {"Authorization": f"Bearer {app.service.token('ann')}"}
+            async with connect(url, additional_headers=token, subprotocols=[Subprotocol("kit.v1")], proxy=None):
+                (served,) = state.connections
+                accepted = served.transport.get_extra_info("socket")  # type: ignore[union-attr]  # of whatever protocol, it has one
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 # ---- the request ----
