@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from typing import TypeGuard
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -23,20 +22,20 @@ class NoPacket(Exception):
     """An agent said something that is no packet; the sentence says what."""
 
 
-def pieces(said: object, known: Projection, turn: str) -> Iterator[AnyPacket]:
+def pieces(said: object, known: Projection, turn: str) -> Sequence[AnyPacket]:
     """What the agent said as pieces that fit into the log; raises NoPacket."""
     if type(said) in (Content, Thought) and _is_short_text(said.text):  # type: ignore[attr-defined]  # narrowed by type() for speed
-        yield said  # type: ignore[misc]  # the same
-        return
+        return (said,)  # type: ignore[return-value]  # the same
     if not isinstance(said, Packet) or isinstance(said, End):
         raise NoPacket(f"agents say Thought, Content, Action, ToolResult, Ask, Document or Write, not {said!r:.80}")
     try:
         decode_entry(frame_of("1-1", stored(said)))  # type: ignore[arg-type]  # any Packet is one of the union
-        yield from split(said)  # type: ignore[arg-type]
+        cut = tuple(split(said))  # type: ignore[arg-type]  # the same
     except (msgspec.MsgspecError, ValueError, TypeError, UnicodeError) as error:
         raise NoPacket(f"the agent's `{type(said).__name__.lower()}` is not valid: {error}") from None
     if isinstance(said, Ask | Action) and (call := known.calls.get(said.call)) and call.turn != turn:
         raise NoPacket(f"the call id {said.call!r:.60} belongs to the turn {call.turn}: call ids are unique in a session")
+    return cut
 
 
 def _is_short_text(text: object) -> bool:
@@ -46,24 +45,26 @@ def _is_short_text(text: object) -> bool:
 def joined(said: Iterable[AnyPacket]) -> Iterator[tuple[AnyPacket, int]]:
     """Neighbouring pieces of the same kind as one packet, with the number of pieces in it; the last one's provider cursor counts."""
     run: list[Thought | Content | Write] = []
-    size = 0
+    kind, size = None, 0
     for piece in said:
-        if run and not (_goes_on(piece, run[-1]) and size + len(piece.text) <= JOINED):
-            yield _join(run), len(run)
-            run, size = [], 0
-        if isinstance(piece, TEXTS):
+        if type(piece) is kind and size + len(piece.text) <= JOINED and (kind is not Write or _goes_on(piece, run[-1])):
             run.append(piece)
             size += len(piece.text)
+            continue
+        if run:
+            yield _join(run), len(run)
+        if isinstance(piece, TEXTS):
+            run, kind, size = [piece], type(piece), len(piece.text)
         else:
             yield piece, 1
+            run, kind = [], None
     if run:
         yield _join(run), len(run)
 
 
-def _goes_on(piece: AnyPacket, last: Thought | Content | Write) -> TypeGuard[Thought | Content | Write]:
-    """Whether it stands right behind the piece before."""
-    same = not isinstance(piece, Write) or (isinstance(last, Write) and piece.name == last.name and piece.over is None)
-    return type(piece) is type(last) and same
+def _goes_on(piece: AnyPacket, last: AnyPacket) -> bool:
+    """Whether what is written stands right behind what was written before."""
+    return isinstance(piece, Write) and isinstance(last, Write) and piece.name == last.name and piece.over is None
 
 
 def _join(run: list[Thought | Content | Write]) -> AnyPacket:

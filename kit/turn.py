@@ -36,6 +36,7 @@ log = logging.getLogger("kit.turn")
 T = TypeVar("T")
 Ask = Callable[[Prompt, int], Awaitable[Receipt]]
 """Say an agent's prompt in the epoch that was heard; raises Unheard where a later word has been said."""
+WRITTEN = (Document, Write)
 BACKLOG = 1024
 """Pieces that an agent may be ahead of the store before it has to wait."""
 
@@ -225,12 +226,13 @@ class Run:
                 if isinstance(said, Prompt):
                     await self._hold(said)
                     continue
-                new = list(pieces(said, self._known, self.turn))
-                if isinstance(said, (Document, Write)):
+                new = pieces(said, self._known, self.turn)
+                if isinstance(said, WRITTEN):
                     await self._patiently(partial(self.scribe.check, said))
-                self._said.extend(new)
-                self._stands.clear()
-                self._wake.set()
+                if not self._said:  # else both have been told already
+                    self._stands.clear()
+                    self._wake.set()
+                self._said += new
                 while len(self._said) >= BACKLOG:
                     self._room.clear()
                     await self._room.wait()
