@@ -36,6 +36,14 @@ Overlap = Literal["queue", "interrupt", "reject"]
 """What becomes of a person's prompt to an agent that speaks: it waits, it stops that turn, or it is refused."""
 
 
+MANY, REST = 64, 20e-6
+"""From so many sessions on, and for so many seconds for each, the shared read rests after it has brought something.
+
+To ask for a thousand streams takes 10 ms, and most of what it brings is what was said here, and is known by then. What another instance
+says is heard that much later; but an agent that has not heard it is refused by the store at once, and then it reads.
+"""
+
+
 class Instance:
     """One instance over one store. `agents` by name, the first is the sessions' default; `keep`: entries that a log may hold.
 
@@ -292,6 +300,8 @@ class Instance:
                         own[stream] = entries[-1].id  # not before: what could not be done is told again
                     elif feeds[stream].log.stream == stream:
                         feeds[stream].accept(entries)
+                if len(feeds) >= MANY:
+                    await asyncio.sleep(REST * len(feeds))
             except StoreError as error:
                 log.warning("waiting for the store: %s", error)
                 with suppress(*StoreError):
