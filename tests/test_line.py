@@ -331,3 +331,14 @@ async def test_a_connection_that_comes_as_the_block_ends_is_closed() -> None:
     assert not wire.tasks
     writer.close()
     server.close()
+
+
+async def test_a_connection_that_is_not_carried_yet_is_closed_with_the_block() -> None:
+    """Its task is cancelled before its first step, and so has nothing of its own that closes it."""
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    with closing(server):
+        async with line(port_of(server)) as wire:
+            near, back = await asyncio.open_connection("127.0.0.1", port_of(server))
+            wire.accept(near, back)
+        assert back.transport.is_closing()
+        await back.wait_closed()

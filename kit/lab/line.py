@@ -133,7 +133,11 @@ class Line:
         self._to_shut -= connection.shut
         task = asyncio.create_task(self._connect(near, connection))
         self.tasks[task] = connection
-        task.add_done_callback(self.tasks.pop)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: Task[None]) -> None:
+        """Whatever ended it: a task that is cancelled before its first step closes nothing itself."""
+        self.tasks.pop(task).back.close()
 
     async def dial(self) -> tuple[StreamReader, StreamWriter]:
         """A connection to what is behind the line; raises OSError where nobody listens."""
