@@ -153,7 +153,6 @@ class Line:
         except OSError:
             pass  # where nobody listens, the client sees its connection close
         finally:
-            connection.back.close()
             connection.forth.close()
 
     async def _carry(self, source: StreamReader, sink: StreamWriter, connection: _Connection, *, up: bool) -> None:

@@ -154,11 +154,10 @@ async def end_leases(store: Store) -> None:
 async def trim(url: str, session: str, keep: int = 0) -> None:
     """A session's log loses its first epochs, as when it is full: about `keep` entries stay, the last epoch, and what open turns need."""
     async with open_store(url) as store:
-        transcript, projection, head = Transcript(store), Projection(), START
+        transcript, projection = Transcript(store), Projection()
         log = (await transcript.open(session)).log
-        while batch := await transcript.read(log, head):
+        async for batch in transcript.batches(log, START):
             for entry in batch:
                 projection.fold(entry.id, entry.body)
-            head = batch[-1].id
         if before := projection.surplus(keep):
             await transcript.trim(log, before)
