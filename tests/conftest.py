@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
@@ -15,6 +17,7 @@ from uuid import uuid4
 
 import pytest
 from hypothesis import settings
+from jupyter_client.manager import KernelManager
 from redis import Redis
 from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError as StoreConnectionError
@@ -233,6 +236,15 @@ def _not_run(reporter: Any) -> int:
 
 
 # ---- notebooks ----
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """nbval's kernels talk by Unix sockets: a TCP port is found free, let go of, and may be another test's when the kernel comes to it."""
+    sockets = tempfile.TemporaryDirectory(prefix="kernel-")
+    config.add_cleanup(sockets.cleanup)
+    patch = pytest.MonkeyPatch()
+    patch.setattr("nbval.kernel.KernelManager", partial(KernelManager, transport="ipc", ip=f"{sockets.name}/socket"))
+    config.add_cleanup(patch.undo)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

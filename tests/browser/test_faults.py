@@ -31,8 +31,14 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest.fixture
-def here() -> Iterator[Lab]:
-    lab = start("06", agents={"counter": counting(60, pace=300), "endless": counting(100_000, pace=100)}, lease=0.3)
+def lease() -> float:
+    """Of every turn: long, so that no pause of a busy machine ends it. Short only where a turn goes on when it is over."""
+    return 20.0
+
+
+@pytest.fixture
+def here(lease: float) -> Iterator[Lab]:
+    lab = start("06", agents={"counter": counting(60, pace=300), "endless": counting(100_000, pace=100)}, lease=lease)
     yield lab
     lab.close()
 
@@ -168,7 +174,7 @@ async def test_sliders_by_their_keys(page: Page, faults: Faults) -> None:
 # ---- the instance ----
 
 
-@pytest.mark.parametrize("silence", [0.5])
+@pytest.mark.parametrize(("silence", "lease"), [(0.5, 0.3)])
 async def test_freeze(page: Page, here: Lab, faults: Faults, bob: Watcher) -> None:
     """Its turn goes on at the lab's own when the lease is over; who dials meanwhile comes there; thawed, it says nothing late."""
     turn = turn_of(await bob.session.prompt("go", to="endless"), "endless")
@@ -187,9 +193,9 @@ async def test_freeze(page: Page, here: Lab, faults: Faults, bob: Watcher) -> No
     assert numbers == list(range(1, len(numbers) + 1))
 
 
-@pytest.mark.parametrize(("name", "gives", "state"), [("Stop", [False], "is stopped"), ("Leave", [True, False], "has left")])
+@pytest.mark.parametrize(("name", "lease", "gives", "state"), [("Stop", 0.3, False, "is stopped"), ("Leave", 20.0, True, "has left")])
 async def test_stop_and_leave_and_a_cold_start(
-    page: Page, here: Lab, faults: Faults, bob: Watcher, name: str, gives: list[bool], state: str
+    page: Page, here: Lab, faults: Faults, bob: Watcher, name: str, gives: bool, state: str
 ) -> None:
     """Stopped, it hands nothing over; leaving, it does. Then it can only be started, at its address."""
     turn = turn_of(await bob.session.prompt("go", to="endless"), "endless")
@@ -201,7 +207,8 @@ async def test_stop_and_leave_and_a_cold_start(
     for other in ("Freeze", "Stop", "Leave"):
         await expect(page.get_by_role("button", name=other, exact=True)).to_be_disabled()
     await until(lambda: visitors(here.server) == 1)
-    await bob.until(lambda w: [e.by is None for e in w.log if isinstance(e, Takeover)] == gives)
+    await bob.until(lambda w: any(isinstance(e, Takeover) and e.by for e in w.log))
+    assert any(isinstance(e, Takeover) and e.by is None for e in bob.log) is gives
     await press(page, "Cold start")
     await expect(page.get_by_role("button", name="Stop", exact=True)).to_be_enabled()
     assert faults._one.node.url == url
@@ -263,10 +270,10 @@ async def test_what_was_done_is_code_that_does_it_again(page: Page, here: Lab, f
     turn = turn_of(await bob.session.prompt("go", to="endless"), "endless")
     await until(lambda: faults._wire.dials == dials + 1)
     assert faults._seen.count >= began + schedule.faults[0].after
+    states: list[str] = []
+    faults.observe(lambda change: states.append(change.new["instance"]), "state")
     faults.replay(Schedule((Fault(1, "freeze", "one", seconds=0.05),)))
-    note = page.locator(".kit-faults > .kit-note")
-    await expect(note).to_contain_text("is frozen")
-    await expect(note).to_contain_text("runs")
+    await until(lambda: any("is frozen" in state for state in states) and "runs" in states[-1])
     await bob.session.stop(turn)
 
 

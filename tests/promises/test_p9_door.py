@@ -40,9 +40,9 @@ async def server(store: str, agent: Counting, serve: Serve) -> AsyncIterator[Ser
 
 
 def claims(**changed: object) -> Json:
-    """The claims of a good token, with changes; None leaves a claim out."""
+    """The claims of a good token, with changes; None leaves a claim out. It is a minute old, as the test may have stopped the clock."""
     now = int(time.time())
-    good = {"iss": "kit", "aud": "kit", "sub": "ann", "session": "*", "iat": now, "nbf": now, "exp": now + 3600}
+    good = {"iss": "kit", "aud": "kit", "sub": "ann", "session": "*", "iat": now - 60, "nbf": now - 60, "exp": now + 3600}
     return {name: value for name, value in {**good, **changed}.items() if value is not None}
 
 
