@@ -1,9 +1,10 @@
-"""Ending: cancel tasks until they are gone."""
+"""Ending: cancel tasks until they are gone; close a listener so that nobody is forgotten."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 
@@ -19,3 +20,17 @@ async def end(tasks: Iterable[asyncio.Task[Any]], message: str | None = None, *,
         for task in pending:
             task.cancel(message)
         _, pending = await asyncio.wait(pending, timeout=again)
+
+
+async def stop_listening(listener: asyncio.Server) -> None:
+    """Close it; who has been accepted by then has a transport, and its protocol knows.
+
+    `close()` alone forgets who was accepted in the very step before: their sockets stay open, and nobody has them (CPython's issue 109564).
+    """
+    loop = asyncio.get_running_loop()
+    for one in listener.sockets:
+        with suppress(NotImplementedError):  # Windows' own loop accepts in another way
+            loop.remove_reader(one.fileno())
+    for _ in range(2):  # their transports are made, then their protocols are told
+        await asyncio.sleep(0)
+    listener.close()

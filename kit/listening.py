@@ -12,6 +12,8 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from kit.ending import stop_listening
+
 
 @asynccontextmanager
 async def listening(
@@ -29,7 +31,7 @@ async def listening(
     try:
         yield listener
     finally:
-        listener.close()
+        await stop_listening(listener)
         for connection in list(state.connections):
             connection.transport.abort()
         # Not cancelled: uvicorn logs a cancelled request as an error, and one whose client is gone not at all.

@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from functools import partial
 from ipaddress import ip_address
 from typing import Any
+from weakref import WeakSet
 
 from websockets import ConnectionClosed, Headers, Request, Response, Subprotocol
 from websockets.asyncio.server import Server as WebSocketServer
@@ -22,6 +23,7 @@ from websockets.protocol import State
 
 from kit.auth import Visit
 from kit.connection import Closed
+from kit.ending import stop_listening
 from kit.history import Agent
 from kit.packets import MAX_FRAME, SUBPROTOCOL
 from kit.service import Answer, Service, opened, origin_of
@@ -85,19 +87,34 @@ class Server(Service):
     @asynccontextmanager
     async def listening(self, host: str, port: int, only: str | None = None) -> AsyncIterator[WebSocketServer]:
         """Listen at one more address while the block runs."""
-        async with self._listening(host, port, only) as websockets:
+        silent = WeakSet[ServerConnection]()
+        async with self._listening(host, port, only, silent) as websockets:
             self._websockets.add(websockets)
             try:
                 yield websockets
             finally:
                 self._websockets.discard(websockets)
+                await stop_listening(websockets.server)
+                for websocket in silent:  # browsers connect before they have a request; `websockets` would wait 10 s for it
+                    websocket.transport.abort()
 
-    def _listening(self, host: str, port: int, only: str | None) -> AbstractAsyncContextManager[WebSocketServer]:
+    def _listening(
+        self, host: str, port: int, only: str | None, silent: WeakSet[ServerConnection]
+    ) -> AbstractAsyncContextManager[WebSocketServer]:
+        def accepted(*args: Any, **options: Any) -> ServerConnection:
+            websocket = (self._create_connection or ServerConnection)(*args, **options)
+            silent.add(websocket)
+            return websocket
+
+        async def asked(websocket: ServerConnection, request: Request) -> Response | None:
+            silent.discard(websocket)
+            return await self._decide(only, websocket, request)
+
         return serve_websocket(
             self._serve,
             host,
             port,
-            process_request=partial(self._decide, only),
+            process_request=asked,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             compression=None,  # half the CPU, a third of the memory, and no oracle (CRIME) across secrets in one stream
             max_size=MAX_FRAME,
@@ -105,7 +122,7 @@ class Server(Service):
             close_timeout=1.0,  # for a client that does not answer: neither a flood nor a drain waits for it longer
             server_header=None,
             logger=_quiet,
-            create_connection=self._create_connection,
+            create_connection=accepted,  # type: ignore[arg-type]  # it is called, and no more
         )
 
     @asynccontextmanager
@@ -172,5 +189,5 @@ async def serve(
         if server.instance.presence.rooms:
             server.door.origins.add(server.origin)
         yield server
-        websockets.close(close_connections=False)  # nobody new
+        await stop_listening(websockets.server)
         await server.drain()

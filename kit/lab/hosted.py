@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from kit import asgi
+from kit.ending import stop_listening
 from kit.history import Agent
 from kit.listening import listening
 from kit.service import Service, origin_of
@@ -25,5 +26,5 @@ async def serve(
         if service.instance.presence.rooms:
             service.door.origins.add(service.origin)
         yield service
-        listener.close()  # nobody new
+        await stop_listening(listener)
         await service.drain()

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from typing import Any
 
-from kit.ending import end
+from kit.ending import end, stop_listening
 from kit.packets import START
 from kit.projection import Projection
 from kit.store import Store, StoreError, is_unknown_script, open_store
@@ -134,7 +134,7 @@ async def served_store(name: str | None = None) -> AsyncIterator[ServedStore]:
     try:
         yield store
     finally:
-        server.close()
+        await stop_listening(server)
         await end(store._connections)
 
 
