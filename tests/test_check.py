@@ -49,7 +49,7 @@ def check_broken(it, attempt):
 
 
 EXERCISES = {
-    "97.1": Exercise("double", check_double, hints=("What is twice a list?", "Use *."), seconds=0.2),
+    "97.1": Exercise("double", check_double, hints=("What is twice a list?", "Use `*`."), seconds=0.2),
     "97.2": Exercise("soon", check_soon, hints=("", ""), seconds=0.2),
     "97.3": Exercise("in_lab", check_lab, hints=("", "")),
 }
@@ -334,15 +334,18 @@ def test_in_tests_of_chapters_a_failed_check_raises(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_second_hint_is_the_plainer_one() -> None:
-    """And stays."""
-    first, second, third = (repr(hint("97.1")) for _ in range(3))
-    assert first == 'What is twice a list?\n  (For a plainer one: lab.hint("97.1") again.)'
-    assert second == third == 'Use *.\n  (All of it: lab.solution("97.1").)'
+    """And stays. A notebook draws it as Markdown, so that a narrow page breaks it between words."""
+    first, second, third = (hint("97.1") for _ in range(3))
+    assert repr(first) == 'What is twice a list?\n  (For a plainer one: lab.hint("97.1") again.)'
+    assert repr(second) == repr(third) == 'Use `*`.\n  (All of it: lab.solution("97.1").)'
+    assert second._repr_markdown_() == repr(second)
 
 
 def test_the_solution_is_shown_as_text() -> None:
     """Out of the notebook in which it was run."""
-    assert repr(solution("97.1")) == "def double(x):\n    # solution: twice as much\n    return 2 * x"
+    source = "def double(x):\n    # solution: twice as much\n    return 2 * x"
+    assert repr(solution("97.1")) == source
+    assert solution("97.1")._repr_markdown_() == f"```python\n{source}\n```"
 
 
 def test_in_the_folder_of_solutions_the_same_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

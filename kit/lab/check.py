@@ -112,12 +112,24 @@ class Outcome:
 
 
 class Text(str):
-    """A text for reading."""
+    """A text for reading: Markdown where that is drawn."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
         return str(self)
+
+    def _repr_markdown_(self) -> str:
+        return str(self)
+
+
+class Source(Text):
+    """Python, for reading."""
+
+    __slots__ = ()
+
+    def _repr_markdown_(self) -> str:
+        return f"```python\n{self}\n```"
 
 
 def check(number: str, it: object = _MISSING) -> Outcome:
@@ -154,7 +166,7 @@ def solution(number: str) -> Text:
         for cell in json.loads(path.read_text("utf-8"))["cells"]:
             head, _, source = "".join(cell["source"]).partition("\n")
             if head.strip() == f"# exercise {number}":
-                return Text(source)
+                return Source(source)
     return Text(f"there is no exercise {number}")
 
 

@@ -70,7 +70,7 @@ EXERCISES = {
         check_text_frame,
         (
             "Read the reader: each line of `read_frame` says what its writer does. What stands before the payload, and in which order?",
-            "Byte 0b1000_0001. Then 0b1000_0000 | the length (or 126 and 2 bytes, or 127 and 8), the mask, and byte i XOR mask[i % 4].",
+            "Byte `0b1000_0001`. Then `0b1000_0000 |` the length (or 126 and 2 bytes, 127 and 8), the mask, byte i XOR `mask[i % 4]`.",
         ),
     ),
 }
