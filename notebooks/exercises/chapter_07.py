@@ -68,9 +68,10 @@ def check_merge(merge: Callable[[str, list[tuple[int, int, str]]], Any], attempt
     for what, base, edits, expected in cases:
         attempt.step(f"{what}: merge({base!r}, {edits})")
         attempt.equal(merge(base, list(edits)), expected)
+    attempt.step("edits of different places: their order is all one")
     edits = [(0, 1, "A"), (2, 0, "-"), (4, 2, ""), (7, 0, "!")]
     for order in itertools.permutations(edits):
-        attempt.step(f"edits of different places: their order is all one: merge('abcdefg', {[*order]})")
+        attempt.steps[-1] = f"edits of different places: their order is all one: merge('abcdefg', {[*order]})"
         attempt.equal(merge("abcdefg", list(order)), "Ab-cdg!")
 
 
