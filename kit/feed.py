@@ -10,11 +10,9 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Protocol
 
-import msgspec
-
 from kit.history import History, gathered
 from kit.log import Log, Opened, Stored
-from kit.packets import START, At, Entry, EntryId, decode_entry
+from kit.packets import START, At, Entry, EntryId
 from kit.projection import Projection
 from kit.transcript import Transcript
 
@@ -142,7 +140,7 @@ class Feed:
         entries = list(await self._known(log))
         head = EntryId.parse(entries[-1].id) if entries else START
         async for batch in self.transcript.batches(log, head, 2000):
-            entries.extend(gathered(_entry(stored) for stored in batch))
+            entries.extend(gathered(stored.entry() for stored in batch))
             head = batch[-1].id
         history = History(tuple(entries), turn)
         if self.turns:
@@ -169,10 +167,3 @@ class Feed:
         self._forget()
         for viewer in self.viewers:
             viewer.nudge()
-
-
-def _entry(stored: Stored) -> Entry:
-    entry = decode_entry(stored.frame())
-    if stored.at is None:
-        return entry
-    return msgspec.structs.replace(entry, at=msgspec.json.decode(stored.at, type=At))

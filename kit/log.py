@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import NamedTuple
 
-from kit.packets import At, EntryId, encode, frame_of
+import msgspec
+
+from kit.packets import At, Entry, EntryId, decode_entry, encode, frame_of
 
 SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 ENTRY = 8 * 1024
@@ -89,6 +91,13 @@ class Stored(NamedTuple):
 
     def frame(self) -> bytes:
         return frame_of(str(self.id), self.body, "" if self.prev is None else str(self.prev))
+
+    def entry(self) -> Entry:
+        """As the server reads it: with the provider's cursor, which no frame carries."""
+        entry = decode_entry(self.frame())
+        if self.at is None:
+            return entry
+        return msgspec.structs.replace(entry, at=msgspec.json.decode(self.at, type=At))
 
 
 class Opened(NamedTuple):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import xml.etree.ElementTree as ET
 
+import msgspec
 import pytest
 
 from kit.lab.cost import METERS, PRICES, Load, Price, Way, bill, used
 
 LOAD = Load(people=10, opened=3600.0, answers=5, seconds=20.0, tokens=100, gb=2.0, share=4)
-POLLING = Way("polling", "request", each=1, every=2.0, lasts=0.1, request=(0.01, 500, 3), token=(0.001, 10, 0.5))
-EVENTS = Way("SSE", "answer", each=1, request=(0.01, 500, 3), token=(0.001, 20, 1))
-SOCKET = Way("WebSocket", "page", every=300.0, request=(0.01, 800, 4), token=(0.001, 12, 1))
+POLLING = Way("polling", "request", each=1, every=2.0, lasts=0.1, look=(0.01, 500, 3), word=(0.02, 900, 8), token=(0.001, 10, 0.5))
+EVENTS = Way("SSE", "answer", each=1, word=(0.01, 500, 3), token=(0.001, 20, 1))
+SOCKET = Way("WebSocket", "page", every=300.0, look=(0.01, 800, 4), word=(0.005, 200, 3), token=(0.001, 12, 1))
 
 
 def test_polling_uses_a_request_for_each_look() -> None:
@@ -20,9 +21,9 @@ def test_polling_uses_a_request_for_each_look() -> None:
     assert used(LOAD, POLLING) == pytest.approx(
         {
             "requests": 18_050,
-            "CPU": 18_050 * 0.01 + 5_000 * 0.001,
-            "data": 18_050 * 500 + 5_000 * 10,
-            "commands": 18_050 * 3 + 5_000 * 0.5,
+            "CPU": 18_000 * 0.01 + 50 * 0.02 + 5_000 * 0.001,
+            "data": 18_000 * 500 + 50 * 900 + 5_000 * 10,
+            "commands": 18_000 * 3 + 50 * 8 + 5_000 * 0.5,
             "connections": 1_805,
             "memory": 1_805 * 2 / 4,
         }
@@ -35,6 +36,13 @@ def test_a_stream_is_held_for_an_answer_and_a_socket_for_the_page() -> None:
     assert (used(LOAD, SOCKET)["connections"], used(LOAD, SOCKET)["requests"]) == (36_000, 120)
 
 
+def test_a_word_costs_what_it_spends_though_it_is_no_request() -> None:
+    """On a socket 50 words are said on connections that are open: no request more, but their bytes and their commands."""
+    silent = msgspec.structs.replace(SOCKET, word=(0, 0, 0))
+    more = {meter: used(LOAD, SOCKET)[meter] - used(LOAD, silent)[meter] for meter in METERS}
+    assert more == pytest.approx({"CPU": 0.25, "memory": 0, "requests": 0, "data": 10_000, "commands": 150, "connections": 0})
+
+
 def test_a_bill_is_use_times_price() -> None:
     """Each meter by its own unit; twice the people cost twice as much."""
     prices = {**PRICES, "connections": Price(0.25, 60e6, "a gateway")}
@@ -43,7 +51,7 @@ def test_a_bill_is_use_times_price() -> None:
         bill(Load(**{f: getattr(LOAD, f) for f in LOAD.__struct_fields__} | {"people": 20}), [SOCKET], prices),
     )
     assert one["WebSocket"]["connections"] == pytest.approx(36_000 / 60e6 * 0.25)
-    assert one["WebSocket"]["CPU"] == pytest.approx((120 * 0.01 + 5_000 * 0.001) * 0.128 / 3600)
+    assert one["WebSocket"]["CPU"] == pytest.approx((120 * 0.01 + 50 * 0.005 + 5_000 * 0.001) * 0.128 / 3600)
     assert one.total("WebSocket") == pytest.approx(sum(one["WebSocket"].values()))
     assert two.total("WebSocket") == pytest.approx(2 * one.total("WebSocket"))
     assert used(Load(), Way("nothing", "request"))["requests"] == 0

@@ -17,7 +17,7 @@ from kit.history import History
 from kit.lab.finish import Unfinished
 from kit.lab.start import CannotStart, Lab
 from kit.lab.trace import Command, TurnChange
-from kit.packets import AnyPacket, Content
+from kit.packets import AnyPacket, At, Content
 
 
 async def parrot(history: History) -> AsyncIterator[AnyPacket]:
@@ -70,6 +70,28 @@ def test_the_trace_sees_agents_that_are_added() -> None:
     here.session().prompt("hi", to="other")
     assert [(t.turn, t.what) for t in here.trace.records.of(TurnChange)] == [("1-0/other", "called"), ("1-0/other", "returned")]
     assert here.trace.records.of(Command)
+
+
+def test_a_session_in_a_cell_is_the_servers() -> None:
+    """It knows of each packet where the provider's stream stood; a client is never sent that."""
+
+    async def quoting(_: History) -> AsyncIterator[AnyPacket]:
+        yield Content("one", at=At("resp_1", 7))
+        yield Content("two")
+
+    here = lab.start(agents=quoting)
+    said = here.session().prompt("hi")
+    assert [entry.at for entry in said if isinstance(entry, Content)] == [At("resp_1", 7), None]
+
+    async def read() -> list[AnyPacket]:
+        found: list[AnyPacket] = []
+        async with connect(here.url, session="demo", token=here.token()) as session:
+            while len(found) < 2:
+                if isinstance(entry := await anext(aiter(session)), Content):
+                    found.append(entry)
+        return found
+
+    assert [entry.at for entry in lab.run(read())] == [None, None]
 
 
 def test_what_is_in_the_way_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,8 +59,8 @@ class Load(Struct, frozen=True):
 class Way(Struct, frozen=True):
     """How a page gets an answer. A request is made `each` answer so many times, and `every` so many seconds while the page is open.
 
-    `held`: what keeps an instance: the open page, an answer, or only a request, for `lasts` seconds. Then what a request and what a
-    token spends: CPU seconds, bytes, the store's commands.
+    `held`: what keeps an instance: the open page, an answer, or only a request, for `lasts` seconds. Then what is spent, in CPU
+    seconds, bytes and the store's commands: for a `look` (or a dial) `every` so many seconds, for an answer's `word`, and for a `token`.
     """
 
     name: str
@@ -68,16 +68,18 @@ class Way(Struct, frozen=True):
     each: float = 0
     every: float = math.inf
     lasts: float = 0.0
-    request: tuple[float, float, float] = (0, 0, 0)
+    look: tuple[float, float, float] = (0, 0, 0)
+    word: tuple[float, float, float] = (0, 0, 0)
     token: tuple[float, float, float] = (0, 0, 0)
 
 
 def used(load: Load, way: Way) -> dict[Meter, float]:
     """What a month of it uses, by meter."""
     answers, opened = load.people * load.answers, load.people * load.opened
-    requests, tokens = answers * way.each + opened / way.every, answers * load.tokens
+    looks, tokens = opened / way.every, answers * load.tokens
+    requests = answers * way.each + looks
     held = {"page": opened, "answer": answers * load.seconds, "request": requests * way.lasts}[way.held]
-    cpu, data, commands = (requests * a + tokens * b for a, b in zip(way.request, way.token, strict=True))
+    cpu, data, commands = (looks * a + answers * b + tokens * c for a, b, c in zip(way.look, way.word, way.token, strict=True))
     memory = held * load.gb / load.share
     return {"CPU": cpu, "memory": memory, "requests": requests, "data": data, "commands": commands, "connections": held}
 

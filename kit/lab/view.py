@@ -11,7 +11,7 @@ from kit.fork import fork
 from kit.instance import Instance
 from kit.lab.table import as_html, as_text
 from kit.lab.thread import run
-from kit.packets import Answer, Content, Entry, EntryId, Packet, Prompt, Receipt, Said, Thought, decode_entry, new_ref
+from kit.packets import Answer, Content, Entry, EntryId, Packet, Prompt, Receipt, Said, Thought, new_ref
 from kit.projection import Projection
 from kit.text import text_of
 
@@ -132,7 +132,7 @@ class SessionView:
     async def _read(self) -> Transcript:
         transcript = self._instance.transcript
         opened = await transcript.open(self.name)
-        return Transcript(decode_entry(entry.frame()) for entry in await transcript.read_to(opened.log, opened.head))
+        return Transcript(entry.entry() for entry in await transcript.read_to(opened.log, opened.head))
 
     def __repr__(self) -> str:
         return f"session {self.name}\n{self.transcript!r}"

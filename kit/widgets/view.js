@@ -231,7 +231,7 @@ function sentence(frame) {
   const { type, text, value, error, turn, by } = frame;
   let says = text ?? error ?? "";
   if (type === "result" && value !== undefined) says = typeof value === "string" ? value : JSON.stringify(value);
-  if (type === "takeover") says = `${turn} ${by ? "goes on in another instance" : "was handed over"}`;
+  if (type === "takeover") says = `${turn} ${by ? "is taken up again" : "was handed over"}`;
   if (type === "stop") says = turn ? `turn ${turn}` : "everything that is open";
   if (type === "document") says = `${frame.name} (${frame.kind})`;
   return says ? [element("span", { class: "kit-text" }, inert(says))] : [];

@@ -427,6 +427,10 @@ WRONG: Mapping[str, tuple[Wrong, ...]] = {
             "    return count",
             "a person's stop is no new work",
         ),
+        Wrong(
+            "def asked(log):\n    return sum(isinstance(e, Prompt) and e.from_ != 'you' for e in log)",
+            "a person asks, and an agent answers: Prompt from ann, Content",
+        ),
     ),
     "7.2": (
         Wrong(
@@ -441,18 +445,21 @@ WRONG: Mapping[str, tuple[Wrong, ...]] = {
             "    for at, delete, insert in sorted(edits, reverse=True):\n"
             "        base = base[:at] + insert + base[at + delete:]\n"
             "    return base",
-            "two delete the same: it is gone once",
+            "two delete the same: it is gone once: merge('abcd', [(1, 2, ''), (1, 2, '')])",
         ),
     ),
     "7.3": (
         Wrong(CRITIC.format(length=78, once="False"), "two lines of one document"),
         Wrong(CRITIC.format(length=79, once="False"), "it is not said twice"),
+        Wrong(CRITIC.format(length=79, once="False").replace("@coder", "@ coder"), "in that `room` finds nobody who is asked"),
+        Wrong(CRITIC.format(length=79, once="False").replace("'Nothing is", "'@coder nothing is"), "of that `room` passes this on"),
         Wrong(CRITIC.format(length=79, once="any(e.from_ == 'critic' for e in history)"), "in another turn: now it speaks"),
     ),
     "8.1": (
         Wrong(RESUMES.format(background=True, after="last", id="None", error="APIConnectionError"), "they differ from character"),
         Wrong(RESUMES.format(background=True, after=0, id="event.response.id", error="APIConnectionError"), "they differ from character"),
         Wrong(RESUMES.format(background=True, after="last", id="event.response.id", error="ValueError"), "it raised APIConnectionError"),
+        Wrong(RESUMES.format(background=False, after="last", id="event.response.id", error="APIConnectionError"), "`background=True`"),
         Wrong(
             "async def resumes(client, prompt):\n"
             "    async with await client.responses.create(model='kit-scripted', input=prompt, stream=True) as stream:\n"
@@ -504,6 +511,21 @@ WRONG: Mapping[str, tuple[Wrong, ...]] = {
         ),
     ),
     "9.1": (
+        Wrong("from binascii import crc32\ndef slot(key):\n    return crc32(key.encode()) % 16384", "that is CRC-32"),
+        Wrong(
+            "from binascii import crc_hqx\n"
+            "def slot(key):\n"
+            "    tag = key.partition('{')[2].partition('}')[0]\n"
+            "    return crc_hqx((tag or key).encode(), 0) % 16384",
+            "or no second brace: the whole key counts: slot('ann{3')",
+        ),
+        Wrong(
+            "from binascii import crc_hqx\n"
+            "def slot(key):\n"
+            "    tag = key.partition('{')[2].partition('}')[0]\n"
+            "    return crc_hqx((tag if tag and '}' in key else key).encode(), 0)",
+            "take it modulo 16,384",
+        ),
         Wrong(
             "from binascii import crc_hqx\ndef slot(key):\n    return crc_hqx(key.encode(), 0) % 16384",
             "only what stands between the braces",
