@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from html import escape
 from typing import Any, Protocol
 
@@ -74,7 +75,8 @@ class Panel(Widget):
         return caption, f"<p><em>{escape(caption)}</em></p>"
 
     def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._close_pipes)
+        with suppress(RuntimeError):  # the loop may have ended, and with it the pipes
+            self._loop.call_soon_threadsafe(self._close_pipes)
         super().close()
 
     def _close_pipes(self) -> None:

@@ -245,6 +245,15 @@ async def test_only_the_panels_session_and_its_documents_are_piped(server: FakeS
     panel.close()
 
 
+async def test_a_panel_may_outlive_its_loop() -> None:
+    """It is found with the garbage, whenever that is: what it raised there would be printed between a learner's cells."""
+    host = FakeHost(NOWHERE, lambda *_: "")
+    host.loop = asyncio.new_event_loop()
+    panel = WiredPanel(host, "demo")
+    host.loop.close()
+    panel.close()
+
+
 async def test_a_refusal_looks_as_it_does_to_a_page(server: FakeServer, session: str, panel: WiredPanel) -> None:
     """Without a valid ticket the pipe ends with 1006, like any WebSocket refused before 101."""
     panel.hear({**opening(server, session, "p"), "protocols": ["kit.v1", "ticket.none"]})
