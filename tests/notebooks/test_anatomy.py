@@ -1,4 +1,4 @@
-"""A chapter's anatomy: 25 to 35 cells, short ones, prose before each, one definition a cell, used below it; questions at its end.
+"""A chapter's anatomy: 25 to 35 cells, short and narrow, prose before each, one definition a cell, used below it; questions at its end.
 
 00, the tour, is exempt.
 """
@@ -22,6 +22,8 @@ CELLS = range(25, 36)
 QUESTIONS = 3
 AIM, END = 12, 30
 """Lines of a code cell: what three in four keep to, and what none exceeds."""
+WIDTH = 107
+"""Characters of a line of code that a page of 1000 pixels shows, and JupyterLab beside its files in 1280."""
 
 
 def faults(notebook: NotebookNode) -> Iterator[str]:
@@ -33,6 +35,8 @@ def faults(notebook: NotebookNode) -> Iterator[str]:
     yield from (f"a cell of {n} lines, over {END}: {source[:40]!r}" for n, source in zip(lines, cells, strict=True) if n > END)
     if (long := sum(n > AIM for n in lines)) * 4 > len(lines):
         yield f"{long} of {len(lines)} code cells have more than {AIM} lines"
+    shown = [line for source in cells if not source.startswith("# kit/") for line in source.splitlines()]  # the kit's own is as it is
+    yield from (f"a line of {len(line)} characters, over {WIDTH}: {line.strip()[:40]!r}" for line in shown if len(line) > WIDTH)
     yield from _without_prose(notebook)
     last = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"][-1]
     if (asked := len(QUESTION.findall(last))) != QUESTIONS:
@@ -96,6 +100,7 @@ def test_a_good_chapter_has_no_fault() -> None:
         (chapter(cells=36), "36 cells, not 25 to 35"),
         (chapter("x\n" * 31), "a cell of 31 lines, over 30: 'x\\nx\\n"),
         (chapter(*["x\n" * 13] * 4), "4 of 13 code cells have more than 12 lines"),
+        (chapter(f"x = {'1' * 104}"), "a line of 108 characters, over 107: 'x = 1"),
         (chapter("def f():\n    pass\nclass G:\n    pass", "f, G"), "2 definitions in one cell: f, G"),
         (chapter(DEFINES), "nothing uses f"),
         (new_notebook(cells=[*chapter().cells, new_markdown_cell("Next.")]), "0 questions in its last text, not 3"),
