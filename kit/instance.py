@@ -107,7 +107,9 @@ class Instance:
 
     async def feed(self, session: str) -> Feed:
         """This instance's ear on a session, opened where it is not yet."""
-        async with self._opening.setdefault(session, asyncio.Lock()):
+        async with (opening := self._opening.setdefault(session, asyncio.Lock())):
+            if self._opening.get(session) is not opening:  # the last one left while we waited, and it went with the ear
+                return await self.feed(session)
             if not (feed := self._feeds.get(session)):
                 feed = self._feeds[session] = Feed(self.transcript, await self.transcript.open(session))
                 try:

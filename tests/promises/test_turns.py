@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as StoreConnectionError
 
 from kit.agents.scripted import scripted
+from kit.feed import Feed
 from kit.history import Agent, AgentError, History
 from kit.lab.instances import Node
 from kit.packets import (
@@ -350,6 +351,22 @@ async def ended(connection: Any) -> None:
 def tasks() -> list[asyncio.Task[Any]]:
     """All but fakeredis' own: each of its blocked reads is one."""
     return [task for task in asyncio.all_tasks() if "AsyncFakeSocket" not in str(task.get_coro())]
+
+
+async def test_who_comes_in_the_step_in_which_the_last_one_leaves_has_the_same_ear_as_who_comes_next(store: str) -> None:
+    """With an ear of their own, one of the two would hear nothing that is said."""
+    async with nodes(store, counting(1), 1) as (one,):
+        instance = one.server.instance
+
+        async def come_and_go() -> asyncio.Task[Feed]:
+            await instance.feed("s")
+            instance.forget("s")
+            return asyncio.create_task(instance.feed("s"))
+
+        going, coming = asyncio.create_task(come_and_go()), asyncio.create_task(instance.feed("s"))
+        assert await coming is await (await going)
+        instance.forget("s")
+        assert await instance.feed("s") is not coming.result()
 
 
 async def test_a_prompt_whose_sender_left_at_once_can_still_be_stopped(store: str) -> None:
