@@ -106,8 +106,9 @@ def test_it_becomes_jupyterlab_on_the_first_notebook_on_loopback_behind_its_toke
     assert line[-2:] == ["--no-browser", "--port=8899"]
     assert not re.search("token|password|0[.]0[.]0[.]0", " ".join(line))
     assert "6 new" in capsys.readouterr().out
-    notary, signed = NotebookNotary(data_dir=str(tmp_path / "jupyter")), {path.name for path in work.rglob("*.ipynb")}
-    assert signed == {notebook.metadata["title"] for notebook in written.values() if notary.check_signature(notebook)}
+    signed = {path.name for path in work.rglob("*.ipynb")}
+    with NotebookNotary(data_dir=str(tmp_path / "jupyter")) as notary:
+        assert signed == {notebook.metadata["title"] for notebook in written.values() if notary.check_signature(notebook)}
 
 
 @pytest.mark.parametrize("root", [False, True])
