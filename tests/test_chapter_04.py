@@ -56,7 +56,8 @@ class Lesson:
     def __init__(self, server: model.Server, valve: Valve, client: AsyncOpenAI) -> None:
         self.model, self.valve = server, valve
         self.ask: Any = partial(client.responses.create, model="kit-scripted", stream=True)
-        self.drafts = defined("interrupted", "speaks", "hides", "polls", "end", "cancels", "ex1", ask=self.ask, TEXT=TEXT)
+        given: dict[str, Any] = {"asyncio": asyncio, "ask": self.ask, "TEXT": TEXT}
+        self.drafts = defined("speaks", "hides", "polls", "end", "cancels", "ex1", **given)
 
     async def made(self, tokens: int) -> None:
         """The model has made so many."""
@@ -233,7 +234,7 @@ async def test_one_cancel_may_be_swallowed() -> None:
             await asyncio.Event().wait()
         await asyncio.Event().wait()
 
-    end = defined("interrupted", "end")["end"]
+    end = defined("start", "end")["end"]
     once, asked = tasks = [asyncio.create_task(stubborn()) for _ in range(2)]
     await asyncio.sleep(0)  # both have begun
     once.cancel()

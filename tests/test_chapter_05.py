@@ -33,6 +33,7 @@ import asyncio
 from functools import partial
 from redis.exceptions import ResponseError
 from kit.lab.table import as_text
+from collections import namedtuple
 from kit.packets import Content, Prompt, Takeover
 from kit.store import open_store
 """
@@ -176,7 +177,7 @@ REASONS = {
     "full replay": [
         "The bridge is The bridge is 412 metres.",
         "",
-        "The bridge is Which one do you?",
+        "The bridge is Which one is it?",
         "The bridge is The bridge is 412 412 metres.",
     ],
     "character count": ["", "The bridge is ers.", "The bridge is ou?", "The bridge is 412 412 metres."],
