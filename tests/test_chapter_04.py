@@ -234,7 +234,7 @@ async def test_one_cancel_may_be_swallowed() -> None:
             await asyncio.Event().wait()
         await asyncio.Event().wait()
 
-    end = defined("start", "end")["end"]
+    end = defined("interrupted", "end")["end"]
     once, asked = tasks = [asyncio.create_task(stubborn()) for _ in range(2)]
     await asyncio.sleep(0)  # both have begun
     once.cancel()
