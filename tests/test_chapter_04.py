@@ -56,7 +56,8 @@ class Lesson:
     def __init__(self, server: model.Server, valve: Valve, client: AsyncOpenAI) -> None:
         self.model, self.valve = server, valve
         self.ask: Any = partial(client.responses.create, model="kit-scripted", stream=True)
-        self.drafts = defined("interrupted", "speaks", "hides", "polls", "end", "cancels", "ex1", ask=self.ask, TEXT=TEXT)
+        given: dict[str, Any] = {"asyncio": asyncio, "ask": self.ask, "TEXT": TEXT}
+        self.drafts = defined("speaks", "hides", "polls", "end", "cancels", "ex1", **given)
 
     async def made(self, tokens: int) -> None:
         """The model has made so many."""

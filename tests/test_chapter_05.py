@@ -33,6 +33,7 @@ import asyncio
 from functools import partial
 from redis.exceptions import ResponseError
 from kit.lab.table import as_text
+from collections import namedtuple
 from kit.packets import Content, Prompt, Takeover
 from kit.store import open_store
 """
@@ -172,15 +173,15 @@ async def test_without_the_fence_the_zombie_says_it_twice(story: Any, monkeypatc
 # ---- finding one's place ----
 
 REASONS = {
-    "no cursor": ["The bridge is metres.", "The bridge is towers.", "The bridge is do you?", "The bridge is 412 412 metres."],
+    "no cursor": ["The bridge is metres.", "The bridge is towers.", "The bridge is is it?", "The bridge is 412 412 metres."],
     "full replay": [
         "The bridge is The bridge is 412 metres.",
         "",
-        "The bridge is Which one do you?",
+        "The bridge is Which one is it?",
         "The bridge is The bridge is 412 412 metres.",
     ],
-    "character count": ["", "The bridge is ers.", "The bridge is ou?", "The bridge is 412 412 metres."],
-    "offset": ["", "", "The bridge is you?", "The bridge is 412 412 metres."],
+    "character count": ["", "The bridge is ers.", "The bridge is t?", "The bridge is 412 412 metres."],
+    "offset": ["", "", "The bridge is it?", "The bridge is 412 412 metres."],
     "offset + epoch": ["", "", "", "The bridge is 412 412 metres."],
     "the kit": ["", "", "", ""],
 }

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import threading
+import time
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,8 +21,9 @@ from kit.client import Backoff, Session
 from kit.client import connect as connect_session
 from kit.ending import end
 from kit.lab.chaos import Fault
-from kit.lab.resume import NotKept, Verdict, check_resume, replay
-from kit.lab.trial import Client
+from kit.lab.resume import NotKept, Verdict, check_resume, on_a_thread, replay
+from kit.lab.thread import raise_in
+from kit.lab.trial import Blocks, Client
 from kit.packets import Prompt
 
 ERRORS = (OSError, ConnectionClosed, InvalidHandshake, EOFError)
@@ -183,3 +187,27 @@ async def test_it_works_in_a_cell() -> None:
     """Where a loop is running in this thread."""
     verdict: Verdict = replay(kit_client, Fault(3, "cut", "line"))
     assert verdict.passed, verdict
+
+
+def test_who_is_interrupted_while_stories_are_played_leaves_none_that_goes_on() -> None:
+    """By a learner, or by the time limit of the check that has them played: nobody else would end that thread."""
+    began, ended = threading.Event(), threading.Event()
+
+    def stories() -> None:
+        try:
+            while True:
+                began.set()
+                time.sleep(0.01)
+        except Blocks:
+            ended.set()
+
+    def wait() -> None:
+        with suppress(KeyboardInterrupt):
+            on_a_thread(stories, lambda: False)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    began.wait()
+    raise_in(waiting, KeyboardInterrupt)
+    waiting.join()
+    assert ended.is_set()

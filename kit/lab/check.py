@@ -33,6 +33,8 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 _MISSING = object()
 _PARTING = 0.05
 """Seconds that something has to obey, once it was told to end."""
+_SHORT = 20
+"""Characters of a text that is read at a glance."""
 _given: Counter[str] = Counter()
 
 
@@ -326,6 +328,8 @@ def _difference(seen: object, expected: object) -> str:
         )
         if what == "item" and same < min(len(seen), len(expected)) and type(seen[same]) is not type(expected[same]):
             return f"item {same + 1} is {_kind(seen[same])}, where {_kind(expected[same])} is expected"
+        if what == "character" and same == 0 and max(len(seen), len(expected)) < _SHORT:
+            return ""  # another word, which is seen at a glance
         lengths = f"; {len(seen)} {what}{'' if len(seen) == 1 else 's'} instead of {len(expected)}" if len(seen) != len(expected) else ""
         return f"they differ from {what} {same + 1} on{bits}{lengths}"
     return ""

@@ -76,6 +76,10 @@ class NotKept(AssertionError):
     """A client broke a promise; the text is its shortest story."""
 
 
+PARTING = 50
+"""How often stories are told to end, 0.1 s apart, when who waited for them was interrupted."""
+
+
 class _Enough(BaseException):
     """So many stories were played. Not an Exception: hypothesis would take that for a failure, and try to make it smaller."""
 
@@ -147,4 +151,8 @@ def on_a_thread(work: Callable[[], None], stuck: Callable[[], bool]) -> None:
             if stuck():
                 raise_in(thread, Blocks)
     finally:
+        for _ in range(PARTING):  # nobody else would end the thread; a callback may swallow what is raised in it
+            if thread.is_alive():
+                raise_in(thread, Blocks)
+                thread.join(0.1)
         loud.removeHandler(quiet)

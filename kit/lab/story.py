@@ -84,7 +84,7 @@ def judge(view: Sequence[Entry], log: Sequence[Entry], mine: Iterable[str], answ
     kept = list(log[len(log) - len(view) :]) if view else []
     for seen, stands in zip(view, kept, strict=True):
         if seen != stands:
-            raise Broken("P1 order", f"{stands.id} as all others see it: {stands}", str(seen))
+            raise Broken("P1 order", f"{_said(stands)}, as all others see it", _said(seen))
     texts = [entry.text for entry in log if isinstance(entry, Prompt)]
     for text in mine:
         if texts.count(text) > 1:
@@ -103,6 +103,11 @@ def judge(view: Sequence[Entry], log: Sequence[Entry], mine: Iterable[str], answ
 
 def _seen(entry: Entry, twice: bool = False) -> str:
     return f"{entry.id} ({type(entry).__name__.lower()}){' again' if twice else ''}"
+
+
+def _said(entry: Entry) -> str:
+    text = getattr(entry, "text", None)
+    return _seen(entry) + (f" “{text.strip()}”" if text else "")
 
 
 # ---- telling ----

@@ -11,8 +11,9 @@ import json
 import random
 import secrets
 import time
+import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -71,10 +72,26 @@ async def numbers(history: History) -> AsyncIterator[AnyPacket]:
 ANSWER = "".join(f"{i} " for i in range(1, SAYS + 1))
 
 
+def _decoded(payload: bytes) -> dict[str, Any]:
+    """A frame's JSON object; empty where it is something else."""
+    with suppress(ValueError):
+        if isinstance(sent := json.loads(payload), dict):
+            return sent
+    return {}
+
+
 class Blocks(Exception):
     """Raised in the middle of a client that is stuck."""
 
     broken = Broken("P2 exactly once", "a client that waits for what comes", "it keeps the loop for itself")
+
+
+def _line_of(client: Client, error: Exception) -> str:
+    """The last line of the client's own cell on the way to its error."""
+    cell = getattr(getattr(client, "__code__", None), "co_filename", None)
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == cell]
+    line = shorten(own[-1].line or "", 60) if own else ""
+    return f" (line {own[-1].lineno}{': ' * bool(line)}{line})" if own else ""
 
 
 class Trial:
@@ -166,6 +183,11 @@ class Trial:
         if self.shelf["words"]:
             text = next(iter(self.shelf["words"].values()))["text"]
             return Broken("P4 receipts", f"a receipt for “{text}”, and that it is taken off the shelf", f"none {PATIENCE} s later")
+        said = {entry.text for entry in self.log if isinstance(entry, Prompt)}
+        if not self.view.lost and (missing := [text for text in self.words if text not in said]):
+            return Broken(
+                "P4 receipts", f"“{missing[0]}” in the log: a word stays on the shelf until its receipt comes", "it never arrived"
+            )
         if str(self.view.last) == head:
             return Broken("P6 survives", "every turn comes to its end", f"the log stands still at {head} for {PATIENCE} s")
         return Broken("P2 exactly once", f"all up to {head}", f"the client stands at {self.view.last}, {PATIENCE} s later")
@@ -202,7 +224,8 @@ class Trial:
         except Blocks:
             self._break(Blocks.broken)
         except Exception as error:  # noqa: BLE001  # a learner's
-            self._break(Broken("P2 exactly once", "a client that goes on", f"it raised {type(error).__name__}: {error}"))
+            raised = f"it raised {type(error).__name__}: {error}"
+            self._break(Broken("P2 exactly once", "a client that goes on", raised + _line_of(self.client, error)))
 
     def _take(self, entry: FromServer) -> None:
         if not isinstance(entry, Entry | Gap):
@@ -223,7 +246,16 @@ class Trial:
             elif self.faults and not self.faults[0].after:
                 self._happen(self.faults.pop(0))
             return
-        sent = json.loads(frame.payload) if frame.opcode == Opcode.TEXT else {"type": frame.name}
+        sent = _decoded(frame.payload) if frame.opcode == Opcode.TEXT else {"type": frame.name}
+        if "type" not in sent:  # it comes from the client: a server's frame has one
+            self._break(
+                Broken(
+                    "P4 receipts",
+                    "words as they stand on the shelf: JSON objects with a `type`",
+                    shorten(frame.payload.decode(errors="replace"), 60),
+                )
+            )
+            return
         self._frames += not up
         if sent["type"] not in ("beat", "ping", "pong", "close"):
             self._tell(sent, up)
@@ -291,18 +323,31 @@ class Trial:
         """With the next entry."""
         self._reloads = True
 
-    async def flush(self) -> None:
-        """All is lost; then somebody says something, so that there is a new log."""
+    async def flush(self, away: float = 0) -> None:
+        """All is lost; then somebody says something, so that there is a new log.
+
+        `away`: meanwhile the client's line is shut, for so many dials at most. When it comes back the new log is as long as the old one.
+        """
         self.view.lost += 1
+        if away:
+            self.story.tell(TOLD["shut"][0], *TOLD["shut"])
+            self._line.shut(away)
         await served.flush(self._store)
-        await self._witness.session.prompt("a new log")
+        asked = await self._witness.session.prompt("a new log")
+        if away:
+            await self._ended(asked.id)
+            self._line.shut(0)
 
     async def trim(self, session: str) -> None:
         self.view.lost += 1
         self._line.shut(6)
         asked = await self._witness.session.prompt("while you were away")
-        await self._witness.until(lambda w: any(isinstance(e, End) and e.turn == f"{asked.id}/agent" for e in w.seen))
+        await self._ended(asked.id)
         await served.trim(self._store, session)
+
+    async def _ended(self, prompt: str | None) -> None:
+        """The witness has seen the whole answer to it."""
+        await self._witness.until(lambda w: any(isinstance(e, End) and e.turn == f"{prompt}/agent" for e in w.seen))
 
     def _soon(self, work: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.create_task(work)

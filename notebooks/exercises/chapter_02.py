@@ -76,7 +76,7 @@ def check_may_connect(may_connect: Callable[[str | None, set[str]], bool], attem
 
 
 class _Distant(FakeAsyncRedis):
-    """A store whose answer takes a moment, as over a network, so that others are served meanwhile. From Python 3.12 on, fakeredis's takes none."""
+    """A store whose answer takes a moment, as over a network: others are served meanwhile. Fakeredis's takes none from Python 3.12 on."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         answer = await super().execute_command(*args, **options)

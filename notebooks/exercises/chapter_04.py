@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
+from msgspec import UNSET
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
 from kit.agents import model
@@ -48,7 +49,10 @@ async def check_texts(texts: Texts, attempt: Attempt) -> None:
         if not inspect.isasyncgen(said):
             _close(said)
             attempt.fail("it is no async generator: an `async def` with a `yield` in it")
-        attempt.equal("".join([text async for text in said]), "1 2 3 4 5")
+        pieces = [piece async for piece in said]
+        if other := [piece for piece in pieces if not isinstance(piece, str)]:
+            attempt.fail(f"it yields a {type(other[0]).__name__}, which is no text: yield its `delta`")
+        attempt.equal("".join(pieces), "1 2 3 4 5")
 
         attempt.step("the first piece comes before the last one is made")
         said = texts(ask, "count to 60")
@@ -136,9 +140,16 @@ async def _two_tabs(run_once: Run, one: Session, two: Session, attempt: Attempt)
 
     actions = [await _action(tab) for tab in (one, two)]
     here = await asyncio.gather(*(run_once(tab, action, pay) for tab, action in zip((one, two), actions, strict=True)))
-    if paid != [5]:
-        attempt.fail(f"it was paid {len(paid)} times: claim it, and run it only where the receipt says `applied`", seen=paid, expected=[5])
-    attempt.step("it says whether it ran here")
+    if len(paid) > 1:
+        attempt.fail("it was paid twice: claim it, and run it only where the receipt says `applied`", seen=paid, expected=[5])
+    if not paid:
+        attempt.fail(
+            "nobody paid: one of two claims has a receipt whose `status` is `applied`, and that tab runs it", seen=paid, expected=[5]
+        )
+    attempt.equal(paid, [5])
+    attempt.step("it says whether it ran here: True in the one tab, False in the other")
+    for told in here:
+        attempt.equal(told, bool(told))
     attempt.equal(sorted(here), [False, True])
     attempt.step("the agent gets the result")
     attempt.equal((await _result(one, attempt)).value, "a receipt")
@@ -151,10 +162,15 @@ async def _failing(run_once: Run, one: Session, two: Session, attempt: Attempt) 
         raise ValueError("the card was refused")
 
     try:
-        await run_once(one, await _action(one), pay)
+        ran = await run_once(one, await _action(one), pay)
     except ValueError:
         attempt.fail("the function raised, and nobody told the agent: it waits for a result for ever")
-    attempt.equal((await _result(one, attempt)).error, "the card was refused")
+    told = await _result(one, attempt)
+    if told.error is UNSET:
+        attempt.fail("the agent was told a value, and takes it for success: say `error=...`", seen=told.value)
+    attempt.equal(told.error, "the card was refused")
+    attempt.step("it was run here all the same: no other tab will try")
+    attempt.equal(ran, True)
 
 
 async def _action(tab: Session) -> Action:
@@ -167,7 +183,7 @@ async def _result(tab: Session, attempt: Attempt) -> Result:
         async with asyncio.timeout(0.5):
             return await anext(entry async for entry in tab if isinstance(entry, Result))
     except TimeoutError:
-        attempt.fail("no result stands in the log: the agent waits for it for ever")
+        attempt.fail("no result stands in the log, and the agent waits for one for ever: `await session.result(...)`")
 
 
 EXERCISES = {

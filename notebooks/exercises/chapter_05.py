@@ -30,6 +30,7 @@ class Interrupted:
 
     def __init__(self, store: FakeAsyncRedis, key: str, mine: bytes) -> None:
         self._store, self._key, self._mine = store, key, mine
+        self.lost = False
 
     def __getattr__(self, name: str) -> Any:
         command = getattr(self._store, name)
@@ -40,6 +41,7 @@ class Interrupted:
             answer = await command(*args, **options)
             if await self._store.get(self._key) == self._mine:
                 await self._store.set(self._key, "somebody else", px=500)
+                self.lost = True
             return answer
 
         return interrupted
@@ -49,6 +51,8 @@ async def check_hold(hold: Hold, attempt: Attempt) -> None:
     async with empty_store() as store:
         attempt.step("a lease that is free is taken")
         attempt.equal(await hold(store, "lease", "me", 10_000), True)
+        if await store.get("lease") is None:
+            attempt.fail("it says True, and the store holds no lease: is each command awaited?")
         attempt.equal(await store.get("lease"), b"me")
         attempt.step("it ends by itself after `ms` milliseconds: a holder that dies can't give it back")
         if not 9_000 < (left := await store.pttl("lease")) <= 10_000:
@@ -67,7 +71,10 @@ async def check_hold(hold: Hold, attempt: Attempt) -> None:
         attempt.equal(got.count(True), 1)
         attempt.step("we renew; between two of our commands we are frozen, and our lease becomes somebody else's")
         await store.set("third", "me", px=500)
-        await hold(Interrupted(store, "third", b"me"), "third", "me", 60_000)
+        frozen = Interrupted(store, "third", b"me")
+        await hold(frozen, "third", "me", 60_000)
+        if frozen.lost and await store.get("third") == b"me":
+            attempt.fail("it was somebody else's by then, and we took it from them: compare and renew in one script")
         if await store.get("third") != b"me" and (left := await store.pttl("third")) > 500:
             attempt.fail(
                 "the lease that was made longer was somebody else's by then: compare and renew in one script", seen=left, expected=500
@@ -78,7 +85,8 @@ async def check_append(append: Append, attempt: Attempt) -> None:
     async with empty_store() as store:
         await store.xadd("log", {"f": "prompt"}, id="1-0")
         attempt.step("what is said in the epoch of the last word gets the next id")
-        attempt.equal([await append(store, "log", 1, text) for text in ("a", "b")], ["1-1", "1-2"])
+        for text, id in (("a", "1-1"), ("b", "1-2")):
+            attempt.equal(await append(store, "log", 1, text), id)
         attempt.step("another instance takes over (the word 2-0): who has heard only epoch 1 is refused, and gets None")
         await store.xadd("log", {"f": "takeover"}, id="2-0")
         attempt.equal(await append(store, "log", 1, "late"), None)

@@ -269,6 +269,14 @@ WRONG: Mapping[str, tuple[Wrong, ...]] = {
     "4.1": (
         Wrong(
             "async def texts(ask, prompt):\n"
+            "    async with await ask(input=prompt) as stream:\n"
+            "        async for event in stream:\n"
+            '            if event.type == "response.output_text.delta":\n'
+            "                yield event",
+            "which is no text: yield its `delta`",
+        ),
+        Wrong(
+            "async def texts(ask, prompt):\n"
             "    async for event in await ask(input=prompt):\n"
             '        if event.type == "response.output_text.delta":\n'
             "            yield event.delta",
@@ -307,9 +315,62 @@ WRONG: Mapping[str, tuple[Wrong, ...]] = {
     "4.3": (
         Wrong(
             "async def run_once(session, action, function):\n"
+            '    if (await session.claim(action.call)).status != "applied":\n'
+            "        return False\n"
+            "    try:\n"
+            "        await session.result(action.call, function(action.arguments))\n"
+            "    except Exception as error:\n"
+            "        await session.result(action.call, error=str(error))\n"
+            "    return True",
+            "item 1 is a dict, where an int is expected",
+        ),
+        Wrong(
+            "async def run_once(session, action, function):\n"
+            '    if (await session.claim(action.call)).status == "applied":\n'
+            "        try:\n"
+            "            await session.result(action.call, function(**action.arguments))\n"
+            "        except Exception as error:\n"
+            "            await session.result(action.call, error=str(error))\n"
+            "        return True",
+            "True in the one tab, False in the other",
+        ),
+        Wrong(
+            "async def run_once(session, action, function):\n"
+            '    if await session.claim(action.call) == "applied":\n'
+            "        await session.result(action.call, function(**action.arguments))\n"
+            "        return True\n"
+            "    return False",
+            "nobody paid",
+        ),
+        Wrong(
+            "async def run_once(session, action, function):\n"
+            '    if (await session.claim(action.call)).status != "applied":\n'
+            "        return False\n"
+            "    try:\n"
+            "        value = function(**action.arguments)\n"
+            "    except Exception as error:\n"
+            "        value = str(error)\n"
+            "    await session.result(action.call, value)\n"
+            "    return True",
+            "say `error=...`",
+        ),
+        Wrong(
+            "async def run_once(session, action, function):\n"
+            '    if (await session.claim(action.call)).status != "applied":\n'
+            "        return False\n"
+            "    try:\n"
+            "        await session.result(action.call, function(**action.arguments))\n"
+            "        return True\n"
+            "    except Exception as error:\n"
+            "        await session.result(action.call, error=str(error))\n"
+            "        return False",
+            "it was run here all the same",
+        ),
+        Wrong(
+            "async def run_once(session, action, function):\n"
             "    await session.result(action.call, function(**action.arguments))\n"
             "    return True",
-            "it was paid 2 times",
+            "it was paid twice",
         ),
         Wrong(
             "async def run_once(session, action, function):\n"
@@ -329,6 +390,19 @@ WRONG: Mapping[str, tuple[Wrong, ...]] = {
     ),
     "5.1": (
         Wrong(
+            "async def hold(store, key, by, ms):\n"
+            "    if await store.set(key, by, nx=True, px=ms):\n"
+            "        return True\n"
+            "    if await store.get(key) == by.encode():\n"
+            "        return bool(await store.set(key, by, xx=True, px=ms))\n"
+            "    return False",
+            "we took it from them",
+        ),
+        Wrong(
+            "async def hold(store, key, by, ms):\n    if store.set(key, by, nx=True, px=ms):\n        return True\n    return False",
+            "is each command awaited?",
+        ),
+        Wrong(
             "async def hold(store, key, by, ms):\n    return bool(await store.set(key, by, nx=True, px=ms))",
             "our own is renewed",
         ),
@@ -345,6 +419,10 @@ WRONG: Mapping[str, tuple[Wrong, ...]] = {
         ),
     ),
     "5.2": (
+        Wrong(
+            'async def append(store, stream, heard, text):\n    return store.xadd(stream, {"f": text}, id=f"{heard}-*", nomkstream=True)',
+            "an `await` is missing",
+        ),
         Wrong(
             "async def append(store, stream, heard, text):\n"
             "    last, _ = (await store.xrevrange(stream, count=1))[0]\n"
@@ -391,8 +469,27 @@ WRONG: Mapping[str, tuple[Wrong, ...]] = {
         Wrong(BACKOFF.format(cap="self.base * 2 ** (self.tries - 1)", low="0"), "OverflowError"),
         Wrong(BACKOFF.format(cap="self.base * 2 ** min(self.tries - 1, 64)", low="cap / 2"), "all of a delay is by chance"),
         Wrong(BACKOFF.format(cap="self.base * 2 ** min(self.tries - 1, 64)", low="cap"), "all of a delay is by chance"),
+        Wrong(BACKOFF.format(cap="self.base * 2 ** min(self.tries - 1, 64)", low="0").replace("self.rng.", "random."), "other dice"),
+        Wrong(
+            BACKOFF.format(cap="1e99", low="0")
+            .replace("min(self.limit, 1e99)", "self.base * 2 ** min(self.tries - 1, 64)")
+            .replace("self.rng.uniform(0, cap)", "min(self.limit, self.rng.uniform(0, cap))"),
+            "the limit is the cap's",
+        ),
     ),
     "6.2": (
+        Wrong(
+            "def decide(place, frame):\n"
+            '    match frame["type"]:\n'
+            '        case "hello" if frame["status"] == "fresh":\n'
+            '            place["after"] = frame["after"]\n'
+            '            place["log"] = frame["log"]\n'
+            '            return place, "skip"\n'
+            '        case "gap":\n'
+            '            return {"after": frame["after"], "log": frame["log"]}, "start over"\n'
+            '    return place, "skip"',
+            "it changed the `place` that it was given",
+        ),
         Wrong(
             "def decide(place, frame):\n"
             "    if frame['type'] == 'gap' or frame.get('status') == 'fresh':\n"
@@ -416,6 +513,13 @@ WRONG: Mapping[str, tuple[Wrong, ...]] = {
         Wrong(MY_CLIENT.replace("for key in ('after', 'log')", "for key in ()"), "P2 exactly once is not kept"),
         Wrong(MY_CLIENT.replace("case 'beat'", "case 'beat' | 'gap'"), "P7 honest gap is not kept"),
         Wrong(MY_CLIENT.replace("as socket:", "as socket:\n                backoff.reset()"), "backoff is not kept"),
+        Wrong(MY_CLIENT.replace("for key in ('after', 'log')", "for key in ('after',)"), "the new log has as many entries"),
+        Wrong(MY_CLIENT.replace("frame.get('log', shelf['log'])", "shelf['log']"), "and later the line is cut"),
+        Wrong(MY_CLIENT.replace("shelf['words'].values()", "shelf['words']"), "JSON objects with a `type`"),
+        Wrong(
+            MY_CLIENT.replace("json.dumps(word))\n", "json.dumps(word))\n                            shelf['words'].clear()\n"),
+            "a word stays on the shelf until its receipt comes",
+        ),
     ),
     "7.1": (
         Wrong("def asked(log):\n    return sum(isinstance(e, Prompt) and e.re is not None for e in log)", "a person asks again"),
