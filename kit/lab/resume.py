@@ -141,18 +141,25 @@ def on_a_thread(work: Callable[[], None], stuck: Callable[[], bool]) -> None:
 
     Where somebody's code keeps that thread's loop for itself (`stuck`), Blocks is raised in it.
     """
-    thread = threading.Thread(target=work, name="check", daemon=True)
+    over = threading.Event()  # CPython takes a thread for ended whose `join` is interrupted
+
+    def play() -> None:
+        try:
+            work()
+        finally:
+            over.set()
+
+    thread = threading.Thread(target=play, name="check", daemon=True)
     quiet, loud = logging.NullHandler(), logging.getLogger("kit")
     loud.addHandler(quiet)  # else Python prints warnings where nobody has asked for them
     try:
         thread.start()
-        while thread.is_alive():
-            thread.join(0.5)
+        while not over.wait(0.5):
             if stuck():
                 raise_in(thread, Blocks)
     finally:
         for _ in range(PARTING):  # nobody else would end the thread; a callback may swallow what is raised in it
-            if thread.is_alive():
+            if not over.is_set():
                 raise_in(thread, Blocks)
-                thread.join(0.1)
+                over.wait(0.1)
         loud.removeHandler(quiet)
