@@ -132,6 +132,7 @@ def test_a_broken_client_is_told_its_shortest_story(bug: str, promise: str) -> N
     assert again.trial
     assert repr(again.trial.broken) == repr(verdict.trial.broken)
     assert again._repr_html_().count("<svg") == 1
+    assert repr(again).startswith("✗ a promise was broken in this story\n")  # which is not the shortest of one
 
 
 async def ends(url: str, token: str, shelf: dict[str, Any]) -> AsyncGenerator[Any, None]:

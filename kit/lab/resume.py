@@ -46,9 +46,12 @@ _WITH: dict[str, dict[str, Any]] = {
 
 
 class Verdict:
-    """What the checker says: how many stories a client survived, or the shortest one that it did not."""
+    """What the checker says: how many stories a client survived, or the shortest one that it did not.
 
-    def __init__(self, stories: int, seed: int, trial: Trial | None) -> None:
+    `seed`: None where one story was played, by its faults.
+    """
+
+    def __init__(self, stories: int, seed: int | None, trial: Trial | None) -> None:
         self.stories, self.seed = stories, seed
         self.trial = trial
         self.passed = trial is None
@@ -63,8 +66,11 @@ class Verdict:
 
     def __repr__(self) -> str:
         if not self.trial:
-            return f"✓ kept its promises in {self.stories} stories (seed {self.seed})"
-        head = f"✗ a promise was broken; this is the shortest story in which it is (of {self.stories}, seed {self.seed})"
+            told = "this story" if self.seed is None else f"{self.stories} stories (seed {self.seed})"
+            return f"✓ kept its promises in {told}"
+        head = "✗ a promise was broken in this story"
+        if self.seed is not None:
+            head = f"✗ a promise was broken; this is the shortest story in which it is (of {self.stories}, seed {self.seed})"
         return f"{head}\n\n{as_text(self.rows)}\n\n{self.trial.story}"
 
     def _repr_html_(self) -> str:
@@ -102,7 +108,7 @@ def replay(client: Client, *faults: Fault) -> Verdict:
     """One story again, by its faults."""
     trial = Trial(client, faults)
     on_a_thread(trial.play, lambda: trial.stuck)
-    return Verdict(1, 0, trial if trial.broken else None)
+    return Verdict(1, None, trial if trial.broken else None)
 
 
 def _search(client: Client, trials: list[Trial], examples: int, seed: int, seconds: float) -> Callable[[], None]:
