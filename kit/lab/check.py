@@ -14,7 +14,6 @@ import linecache
 import re
 import sys
 import threading
-import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
@@ -28,6 +27,7 @@ from kit.lab.finish import is_strict
 from kit.lab.start import Lab
 from kit.lab.table import as_html, as_text, shorten
 from kit.lab.thread import raise_in
+from kit.lab.where import where
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 _MISSING = object()
@@ -263,17 +263,14 @@ def _judged(exercise: Exercise, it: object, attempt: Attempt) -> bool:
     except _Differs:
         pass
     except _Endless as error:
-        attempt.rows = _endless(exercise) + _where(it, error)
+        attempt.rows = _endless(exercise) + _at(it, error)
     except BaseException as error:  # noqa: BLE001  # a learner's code may raise anything, KeyboardInterrupt too
-        attempt.rows = [("why", f"it raised {type(error).__name__}: {error}"), *_where(it, error)]
+        attempt.rows = [("why", f"it raised {type(error).__name__}: {error}"), *_at(it, error)]
     return False
 
 
-def _where(it: object, error: BaseException) -> list[tuple[str, str]]:
-    """The last line of the learner's own cell on the way to an error: one of a library, or of the check, would not help."""
-    cell = getattr(getattr(it, "__code__", None), "co_filename", None)
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == cell]
-    return [("at", f"line {own[-1].lineno} of {own[-1].name}: {shorten(own[-1].line or '')}")] if own else []
+def _at(it: object, error: BaseException) -> list[tuple[str, str]]:
+    return [("at", place)] if (place := where(it, error)) else []
 
 
 def _await(waited: Coroutine[Any, Any, Any], seconds: float) -> None:

@@ -11,7 +11,6 @@ import json
 import random
 import secrets
 import time
-import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
 from typing import Any
@@ -30,6 +29,7 @@ from kit.lab.instances import instances
 from kit.lab.records import Frame
 from kit.lab.story import Broken, Lane, Story, View, judge
 from kit.lab.table import shorten
+from kit.lab.where import where
 from kit.packets import AnyPacket, Content, End, Entry, FromServer, Gap, Prompt, decode_sent
 from kit.store import open_store
 
@@ -84,14 +84,6 @@ class Blocks(Exception):
     """Raised in the middle of a client that is stuck."""
 
     broken = Broken("P2 exactly once", "a client that waits for what comes", "it keeps the loop for itself")
-
-
-def _line_of(client: Client, error: Exception) -> str:
-    """The last line of the client's own cell on the way to its error."""
-    cell = getattr(getattr(client, "__code__", None), "co_filename", None)
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == cell]
-    line = shorten(own[-1].line or "", 60) if own else ""
-    return f" (line {own[-1].lineno}{': ' * bool(line)}{line})" if own else ""
 
 
 class Trial:
@@ -224,8 +216,8 @@ class Trial:
         except Blocks:
             self._break(Blocks.broken)
         except Exception as error:  # noqa: BLE001  # a learner's
-            raised = f"it raised {type(error).__name__}: {error}"
-            self._break(Broken("P2 exactly once", "a client that goes on", raised + _line_of(self.client, error)))
+            raised, at = f"it raised {type(error).__name__}: {error}", where(self.client, error)
+            self._break(Broken("P2 exactly once", "a client that goes on", f"{raised} ({at})" if at else raised))
 
     def _take(self, entry: FromServer) -> None:
         if not isinstance(entry, Entry | Gap):
