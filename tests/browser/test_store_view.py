@@ -131,12 +131,18 @@ async def test_a_lease_runs_down_in_words_and_as_a_bar(here: Lab, mount: Mount) 
     bars = "() => document.querySelector('.kit-lease i').getAnimations().length"
     for reduced, moving in (("no-preference", 1), ("reduce", 0)):
         await page.emulate_media(reduced_motion=reduced)  # type: ignore[arg-type]  # one of its literals
-        picture = {"state": "live", "lease": 2.0, "heads": {"turns": ["a", "b", "c"], "keys": [], "entries": []}, "keys": [], "entries": []}
+        picture = {  # of a lease that outlasts the test
+            "state": "live",
+            "lease": 200.0,
+            "heads": {"turns": ["a", "b", "c"], "keys": [], "entries": []},
+            "keys": [],
+            "entries": [],
+        }
         await page.evaluate(
-            "(picture) => model.set('picture', picture)", {**picture, "turns": [["1-0/a", "Qx3vkpT-88", 1.0], ["2-0/a", "", -1]]}
+            "(picture) => model.set('picture', picture)", {**picture, "turns": [["1-0/a", "Qx3vkpT-88", 100.0], ["2-0/a", "", -1]]}
         )
         held, free = await page.locator(".kit-store-turns tbody tr").all_inner_texts()
-        assert held.split() == ["1-0/a", "Qx3vkpT-", "1.0", "s", "left"]
+        assert held.split() == ["1-0/a", "Qx3vkpT-", "100.0", "s", "left"]
         assert free.split() == ["2-0/a", "nobody", "free:", "any", "instance", "may", "take", "it"]
         assert [await page.locator(".kit-lease i").nth(i).evaluate("(i) => i.style.transform") for i in (0, 1)] == [
             "scaleX(0.5)",
