@@ -8,7 +8,7 @@ from itertools import takewhile
 
 from kit.document import document_session
 from kit.log import Log, Opened, Stored, session_name
-from kit.packets import Document, End, EntryId, Packet, Write, decode_entry, stored
+from kit.packets import Document, End, EntryId, Packet, Write, stored
 from kit.projection import Projection
 from kit.transcript import Transcript
 
@@ -41,7 +41,7 @@ async def fork(transcript: Transcript, log: Log, at: EntryId, name: str) -> Open
     """
     session_name(name)
     entries = await transcript.read_to(log, at)
-    said = [decode_entry(entry.frame()) for entry in entries]
+    said = [entry.entry() for entry in entries]
     documents = {e.name: document_session(name, e.name) for e in said if isinstance(e, Document | Write)}
     if not entries or entries[-1].id != at:
         raise NotKept(log, at)
@@ -59,7 +59,7 @@ async def _fork_document(transcript: Transcript, name: str, written: Container[t
     """A document up to the first thing in it that is not among those `written`, which are a turn and its ordinal."""
 
     def stood(entry: Stored) -> bool:
-        packet = decode_entry(entry.frame())
+        packet = entry.entry()
         return not isinstance(packet, Write) or (packet.turn, packet.n) in written
 
     document = await transcript.open(name)
@@ -72,7 +72,7 @@ def _ends(entries: Sequence[Stored]) -> list[Stored]:
     projection, pieces = Projection(), Counter[str]()
     for entry in entries:
         projection.fold(entry.id, entry.body)
-        if isinstance(packet := decode_entry(entry.frame()), Packet):
+        if isinstance(packet := entry.entry(), Packet):
             pieces[packet.turn] += packet.k
     asking = {call.turn for call in projection.calls.values() if call.kind == "ask" and not call.done}
     cut = [turn for turn in projection.turns.values() if not (turn.live and turn.id in asking)]

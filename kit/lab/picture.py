@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from kit.lab.table import shorten
 from kit.log import Log, unpacked
-from kit.packets import START, decode_entry
+from kit.packets import START
 from kit.text import text_of
 from kit.transcript import Transcript
 
@@ -58,7 +58,7 @@ async def look(transcript: Transcript, session: str) -> Picture:
     ]
     if not log.name:
         keys = keys[:5]
-    said = [decode_entry(entry.frame()) for entry in entries]
+    said = [entry.entry() for entry in entries]
     return Picture(keys, turns, [(e.id, e.from_, str(e.__struct_config__.tag), shorten(text_of(e))) for e in said])
 
 
