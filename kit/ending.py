@@ -1,9 +1,9 @@
-"""Ending: cancel tasks until they are gone; close a listener so that nobody is forgotten."""
+"""Ending: cancel tasks until they are gone; clean up to the end though cancelled; close a listener so that nobody is forgotten."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -20,6 +20,19 @@ async def end(tasks: Iterable[asyncio.Task[Any]], message: str | None = None, *,
         for task in pending:
             task.cancel(message)
         _, pending = await asyncio.wait(pending, timeout=again)
+
+
+async def finish(work: Coroutine[Any, Any, None]) -> None:
+    """Do what must not be left half done: whoever is cancelled meanwhile hears of it afterwards."""
+    task, cancelled = asyncio.ensure_future(work), None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled:
+        raise cancelled
+    await task
 
 
 async def stop_listening(listener: asyncio.Server) -> None:

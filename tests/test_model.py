@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import openai
@@ -489,6 +490,19 @@ async def test_a_client_that_gives_up_waiting_stops_the_model_too() -> None:
         asking.cancel()
         record = await server.ended(1)
         assert (record.method, record.path, record.outcome, record.body["input"]) == ("POST", "/v1/responses", "left", "count to 500")
+
+
+async def test_a_client_that_leaves_before_it_has_asked_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """It hangs up in the middle of its request's body: recorded, and nothing is logged."""
+    async with model.serve() as server:
+        address = urlsplit(server.url)
+        _, writer = await asyncio.open_connection(address.hostname, address.port)
+        writer.write(b"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        await writer.drain()
+        writer.close()
+        record = await server.ended(1)
+    assert (record.path, record.status, record.outcome) == ("/v1/responses", 0, "left")
+    assert caplog.records == []
 
 
 async def test_leaving_the_block_drops_open_streams_at_once() -> None:

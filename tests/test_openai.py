@@ -319,11 +319,46 @@ async def test_nothing_is_left_to_the_garbage_collector(server: Server, mode: st
             if await anext(packets, None) is None:
                 break
     await over(server, 1)
+    assert await left_open() == []
+
+
+async def left_open() -> list[str]:
+    """The generators of the HTTP stream that nobody has closed."""
     for _ in range(100):  # what has been dropped is closed by the loop, one generator after the other
         await asyncio.sleep(0)
-    left = [each.ag_frame for each in gc.get_objects() if isinstance(each, AsyncGeneratorType) and each.ag_frame]
+    left = [each for each in gc.get_objects() if isinstance(each, AsyncGeneratorType) and each.ag_frame]
     libraries = ("openai", "httpx2", "httpcore2", "httpcore")
-    assert [frame for frame in left if frame.f_globals["__name__"].partition(".")[0] in libraries] == []
+    return [each.__qualname__ for each in left if each.ag_frame.f_globals["__name__"].partition(".")[0] in libraries]
+
+
+@pytest.mark.parametrize("when", ["the stream opens", "the first word is said"])
+async def test_who_is_cancelled_over_and_over_leaves_nothing_open(
+    server: Server, mode: str, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the very step in which the stream opens, too: what has been opened then is closed, though nobody was there to take it."""
+    server.pace = 100
+    now, create = asyncio.Event(), openai.Model._open
+
+    async def opened(*args: Any) -> Any:
+        both = await create(*args)
+        if when == "the stream opens":
+            asyncio.get_running_loop().call_soon(task.cancel)  # before whoever waits for this is awake
+            now.set()
+        return both
+
+    async def answering() -> None:
+        async for _ in agent_on(server, mode)(FakeTurn().prompt("count to 1000").history):
+            now.set()
+
+    monkeypatch.setattr(openai.Model, "_open", opened)
+    task = asyncio.create_task(answering())
+    await now.wait()
+    while not task.done():
+        task.cancel()
+        await asyncio.sleep(0)
+    assert task.cancelled()
+    await over(server, 2 if mode == "background" else 1)
+    assert await left_open() == []
 
 
 async def test_a_stop_before_the_first_event_cancels_the_response(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ from kit.agents.conversation import Event, Failed, Function, Item
 from kit.agents.settings import OPENAI, environment, usable_key
 from kit.agents.tape import Run, Tape
 from kit.agents.tools import ToolFunction, Tools
+from kit.ending import finish
 from kit.history import Agent
 from kit.packets import At
 
@@ -112,6 +113,8 @@ class Model:
     """A background response that was asked for, until its id is known."""
     running: str | None = None
     """The background response that goes on unless it is cancelled."""
+    stream: openai.AsyncStream[Any] | None = None
+    """The last one that was opened, whether or not somebody was there to take it: a stop may come in the step in which it opens."""
 
     async def __aenter__(self) -> Self:
         loopback = urlsplit(self.url).hostname in ("127.0.0.1", "::1", "localhost")  # no proxy can reach this machine's
@@ -127,6 +130,11 @@ class Model:
     async def __aexit__(self, *_: object) -> None:
         if self.opening:
             self.opening.cancel()
+        await finish(self._leave())
+
+    async def _leave(self) -> None:
+        if self.stream:
+            await _close(self.stream)
         await self.client.close()
 
     async def events(self, items: Sequence[Item], functions: Sequence[Function], cursor: At | None) -> AsyncGenerator[Event, None]:
@@ -155,10 +163,7 @@ class Model:
     async def cancel(self) -> None:
         """Cancel the background response that is running, if there is one. Returns within CANCEL_WITHIN, even if cancelled itself."""
         if self.opening or self.running:
-            task = asyncio.ensure_future(self._cancel())
-            while not task.done():
-                with suppress(asyncio.CancelledError):
-                    await asyncio.shield(task)
+            await finish(self._cancel())
 
     async def _cancel(self) -> None:
         with suppress(openai.APIError, Failed, JSONDecodeError, TimeoutError):
@@ -181,14 +186,10 @@ class Model:
     async def _open(self, asked: dict[str, Any], cursor: At | None) -> _Opened:
         """A stream and its first event."""
         try:
-            stream = await self._request(asked, cursor)
+            self.stream = await self._request(asked, cursor)
         except openai.APIError as error:
             raise self._refused(error, cursor) from error
-        try:
-            return stream, await anext(stream, None)
-        except BaseException:
-            await stream.close()
-            raise
+        return self.stream, await anext(self.stream, None)
 
     def _body(self, items: Sequence[Item], functions: Sequence[Function]) -> dict[str, Any]:
         """What is asked."""
@@ -286,7 +287,7 @@ async def _chain(first: Any, rest: openai.AsyncStream[Any]) -> AsyncGenerator[An
             async for event in rest:
                 yield event
     finally:
-        await _close(rest)
+        await finish(_close(rest))
 
 
 async def _close(stream: openai.AsyncStream[Any]) -> None:

@@ -15,6 +15,8 @@ from collections.abc import Coroutine
 from functools import cache
 from typing import Any, TypeVar
 
+from kit.lab.dropped import close_dropped
+
 T = TypeVar("T")
 SWITCH = 0.0005
 """Seconds after which a thread that holds the GIL is asked to let go (sys.setswitchinterval)."""
@@ -27,6 +29,7 @@ def loop() -> asyncio.AbstractEventLoop:
     """The loop on the kit's daemon thread, started at the first call."""
     sys.setswitchinterval(min(SWITCH, sys.getswitchinterval()))
     running = asyncio.new_event_loop()
+    running.call_soon(close_dropped)
     threading.Thread(target=running.run_forever, name="kit", daemon=True).start()
     return running
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
@@ -71,7 +71,7 @@ class Delivery:
         self._faults: deque[Fault] = deque()
         self._over = asyncio.Condition()
         self._total = 0
-        errors: Any = {Refuse: _refused}
+        errors: Any = {Refuse: _refused, ClientDisconnect: _gone}
         self._app = Starlette(routes=routes, exception_handlers=errors)
 
     def fail_next(self, *faults: Fault) -> None:
@@ -156,3 +156,13 @@ class Delivery:
 
 async def _refused(request: Request, error: Refuse) -> Response:
     return JSONResponse(error.body, error.status, error.headers)
+
+
+async def _gone(request: Request, error: ClientDisconnect) -> Response:
+    """Who leaves before all has been asked gets no answer."""
+    return _Nothing()
+
+
+class _Nothing(Response):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        pass
