@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import importlib
 import json
 import logging
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stderr = logging.StreamHandler()
     stderr.setLevel(level)  # also for what has a level of its own
     logging.basicConfig(handlers=[stderr], level=level, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    if level == "INFO":  # where httpx2 has a line for each request to a provider
+        logging.getLogger("httpx2").setLevel("WARNING")
     try:
         return int(asyncio.run(options.run(options)) or 0)
     except KeyboardInterrupt:
@@ -136,8 +139,11 @@ async def _instance(options: argparse.Namespace) -> AsyncIterator[Server]:
         except (StoreTooOld, WrongShards) as error:
             raise Unusable(str(error)) from None
         except StoreError as error:
+            if isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
+                place = f"{options.host} port {options.port}"
+                raise Unusable(f"cannot listen on {place}: {os.strerror(error.errno)}. Give another by --port or --host.") from None
             store = without_password(options.store) if options.store else "in memory"
-            raise Unusable(f"no store or no port: {error}. Is the store ({store}) running, is port {options.port} free?") from None
+            raise Unusable(f"the store ({store}) does not answer: {error}. Is it running? --store names another.") from None
         except (ValueError, OverflowError) as error:  # the latter: a port beyond 65535
             raise Unusable(str(error)) from None
         yield server

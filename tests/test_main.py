@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -49,13 +50,13 @@ def folder(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def serving(
-    folder: Path, *arguments: str, secret: str | None = SECRET, agent: str = "my_agents:greet"
+    folder: Path, *arguments: str, secret: str | None = SECRET, agent: str | None = "my_agents:greet"
 ) -> AsyncIterator[tuple[Process, Any]]:
     """`python -m kit serve` in a folder, with the line that it printed."""
     environment = {name: value for name, value in os.environ.items() if name != "KIT_SECRET"} | {"PYTHONPATH": str(ROOT)}
     if secret is not None:
         environment["KIT_SECRET"] = secret
-    command = [sys.executable, "-m", "kit", "serve", "--agent", agent, *arguments]
+    command = [sys.executable, "-m", "kit", "serve", *(["--agent", agent] if agent else []), *arguments]
     process = await asyncio.create_subprocess_exec(*command, cwd=folder, env=environment, stdout=PIPE, stderr=PIPE)
     try:
         assert process.stdout
@@ -105,6 +106,15 @@ async def test_one_line_of_json_with_a_token_for_every_session(folder: Path) -> 
         assert (status, out) == (0, "")
         assert "draining" in err
         assert printed["token"] not in err
+
+
+async def test_the_demo_agent_is_served_without_a_line_for_each_request(folder: Path) -> None:
+    """Neither for what it asks the embedded model, nor for what was only done to have the client ready."""
+    async with serving(folder, agent=None) as (process, printed):
+        assert "world" in await answer(printed)
+        _, _, err, _ = await ended(process)
+    assert "draining" in err
+    assert "HTTP Request" not in err
 
 
 async def test_a_log_holds_no_more_than_is_to_be_kept(folder: Path) -> None:
@@ -197,7 +207,7 @@ def shell(monkeypatch: pytest.MonkeyPatch, folder: Path) -> pytest.MonkeyPatch:
         (["--agent", "absent_module:greet"], "No module named 'absent_module'"),
         (["--agent", ":greet"], "Give module:name"),
         (["--agent", "my_agents:nothing"], "should be an agent, or a dict of agents"),
-        (["--agent", "my_agents:greet", "--store", "redis://127.0.0.1:1/0"], "no store or no port"),
+        (["--agent", "my_agents:greet", "--store", "redis://127.0.0.1:1/0"], "the store (redis://127.0.0.1:1/0) does not answer"),
         (["--agent", "my_agents:greet", "--store", "http://127.0.0.1"], "redis://"),
         (["--agent", "my_agents:greet", "--port", "65536"], "0-65535"),
     ],
@@ -222,7 +232,7 @@ def test_a_port_that_is_taken_is_a_sentence(shell: pytest.MonkeyPatch, capsys: p
         port = str(taken.getsockname()[1])
         assert main(["serve", "--agent", "my_agents:greet", "--port", port]) == 2
     err = capsys.readouterr().err
-    assert f"is port {port} free?" in err
+    assert err.endswith(f"cannot listen on 127.0.0.1 port {port}: {os.strerror(errno.EADDRINUSE)}. Give another by --port or --host.\n")
     assert "Traceback" not in err
 
 

@@ -271,7 +271,7 @@ def warm_up() -> None:
     provider = httpx2.MockTransport(lambda _: httpx2.Response(200, content=f"data: {json.dumps(event)}\n\n"))  # nothing is sent
     with (
         openai.DefaultHttpxClient(verify=_tls(), trust_env=False, transport=provider) as http,
-        openai.OpenAI(base_url=OPENAI, api_key="none", http_client=http).responses.create(stream=True) as stream,
+        openai.OpenAI(base_url="http://nobody.invalid", api_key="none", http_client=http).responses.create(stream=True) as stream,
     ):
         for _ in stream:
             pass
