@@ -24,6 +24,8 @@ class Arm:
     options: Mapping[str, Any] = field(default_factory=dict)
     needs: Callable[[], None] | None = None
     note: str = ""
+    resumes: bool = True
+    """Whether a client can come back and have the rest."""
 
     @property
     def is_peer(self) -> bool:
@@ -32,7 +34,7 @@ class Arm:
     @property
     def returns(self) -> bool:
         """Whether there may be another process to come back to."""
-        return self.store == "real"
+        return self.resumes and self.store == "real"
 
     @contextmanager
     def started(self, store: RealStore, **more: Any) -> Iterator[Child]:
@@ -42,8 +44,9 @@ class Arm:
             yield server
 
 
-RAW = Arm("raw TCP", "raw", Dialect(), "none")
-BARE = Arm("bare websockets", "bare", Bare(), "none")
+RAW = Arm("raw TCP", "raw", Dialect(), "none", resumes=False)
+BARE = Arm("bare websockets", "bare", Bare(), "none", resumes=False)
+LEAST = Arm("redis-py and websockets alone", "least", Bare(), note="an XADD, then a send; nobody can come back", resumes=False)
 KIT_FAKE = Arm("the kit, fakeredis", "full", Kit(), "fake")
 KIT = Arm("the kit, real store", "full", Kit())
 ASGI = Arm("the kit as ASGI, real store", "asgi", Kit())

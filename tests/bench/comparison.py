@@ -15,7 +15,7 @@ from statistics import median
 from typing import NamedTuple
 
 from tests.bench import lifelines
-from tests.bench.arms import ASGI, BARE, KIT, KIT_FAKE, PEERS, RAW, SSE, Arm
+from tests.bench.arms import ASGI, BARE, KIT, KIT_FAKE, LEAST, PEERS, RAW, SSE, Arm
 from tests.bench.lifelines import Seen
 from tests.bench.paced import Delays, pace
 from tests.bench.peers.install import Missing
@@ -28,7 +28,7 @@ PACE = 50
 
 
 class Round(NamedTuple):
-    """What was measured of an arm in one round; of those who can't come back, `drops` is None."""
+    """What was measured of an arm in one round; without a store, `delays` is None, and of those who can't come back, `drops`."""
 
     one: Speed
     many: Speed
@@ -51,7 +51,7 @@ def measure(store: RealStore, seconds: float, rounds: int, *, times: int, kills:
 
     Without `peers`, only those that need no installation.
     """
-    arms, notes = _found((RAW, BARE, KIT_FAKE, KIT, ASGI, *(PEERS if peers else (SSE,))))
+    arms, notes = _found((RAW, BARE, LEAST, KIT_FAKE, KIT, ASGI, *(PEERS if peers else (SSE,))))
     measured = {arm: Measured([], []) for arm in arms}
     for _ in range(rounds):
         for arm in rng.sample(arms, len(arms)):
@@ -85,7 +85,7 @@ async def _round(arm: Arm, store: RealStore, seconds: float, times: int, rng: ra
         if arm.store == "none":
             return Round(one, many, None, None)
         delays = await pace(arm, server, MANY, PACE, seconds)
-        return Round(one, many, delays, await lifelines.drops(arm, server, times, rng))
+        return Round(one, many, delays, await lifelines.drops(arm, server, times, rng) if arm.resumes else None)
 
 
 # ---- what is told ----
@@ -107,10 +107,10 @@ def _cells(found: Measured) -> list[str]:
     speeds: list[Callable[[Round], float]] = [lambda r: r.one.wall, lambda r: r.many.wall, lambda r: r.many.cpu]
     cells = [f"{found.middle(speed):,.0f}" for speed in speeds]
     cells.append(f"{found.middle(lambda r: r.one.joined):.0f}, {found.middle(lambda r: r.many.joined):.0f}")
-    drops = _drops(found)
-    if drops:
-        waits = [wait for one in drops for wait in one.waits] or [nan]
-        cells += [f"{value:.1f}" for value in (found.middle(_p50), found.middle(_p99), median(waits))]
+    if found.rounds[0].delays:
+        cells += [f"{found.middle(delay):.1f}" for delay in (_p50, _p99)]
+    if drops := _drops(found):
+        cells.append(f"{median([wait for one in drops for wait in one.waits] or [nan]):.1f}")
         lost, doubled, said = (sum(each) for each in zip(*((one.lost, one.doubled, one.said) for one in drops), strict=True))
         cells += [f"{lost}, {doubled} of {said}", _fate(found.kills)]
     return cells
