@@ -21,6 +21,7 @@ from websockets.frames import Opcode
 from websockets.streams import StreamReader
 from websockets.typing import ExtensionName
 
+from kit.lab.start import Lab
 from kit.lab.thread import loop
 from kit.lab.trace import Closed, Command, Frame, Handshake, Record, Trace, TurnChange
 from kit.widgets.twin import OPCODES, SHOWN, Row, as_html, as_text, fields, row_of
@@ -150,6 +151,12 @@ def test_a_frame_that_is_no_packet_has_no_id(payload: bytes) -> None:
 
 
 # ---- the twin ----
+
+
+def test_what_is_no_trace_is_named() -> None:
+    """The other widgets show a lab."""
+    with pytest.raises(TypeError, match=r"as in WireView\(here\.trace\); not a Lab"):
+        WireView(Lab.__new__(Lab))  # type: ignore[arg-type]  # a learner's
 
 
 def test_the_twin_of_nothing_says_so() -> None:

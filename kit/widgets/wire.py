@@ -9,6 +9,7 @@ nor view is saved: a saved notebook holds the twin (twin.py).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 from traitlets import Dict, Unicode
@@ -35,8 +36,12 @@ class WireView(Widget):
     # Its value is made when it is asked for, by a page that (re)loads: all that is kept at that moment.
     recorded = Dict().tag(sync=True, to_json=lambda _, view: view.batch(0))
     shown = Unicode().tag(sync=True)
+    _stop: Callable[[], object] | None = None
+    """None: it could not be made, and ipywidgets closes it all the same."""
 
     def __init__(self, trace: Trace, shown: Literal["all", "wire"] = "all") -> None:
+        if not isinstance(trace, Trace):
+            raise TypeError(f"WireView shows a trace, as in WireView(here.trace); not a {type(trace).__name__}")
         self._trace = trace
         self._loop = loop()
         self._opened = self._sent = trace.mark()  # marks; on the loop only, like what follows
@@ -55,7 +60,8 @@ class WireView(Widget):
         return {"after": after, "first": end - len(records), "rows": [row_of(r) for r in chosen], "raw": b"".join(map(raw_of, chosen))}
 
     def close(self) -> None:
-        self._stop()
+        if self._stop:
+            self._stop()
         super().close()
 
     def heard(self, message: Any) -> None:

@@ -34,14 +34,22 @@ LIVE = """() => {
     observer.observe(document.body, { subtree: true, childList: true, characterData: true });
 }"""
 GRAVE = ("serious", "critical")
+BEYOND = """() => [...document.querySelectorAll(".kit :is(button, input, select, output)")]
+    .filter((e) => e.offsetParent && e.getBoundingClientRect().right > e.parentElement.closest("fieldset, .kit").getBoundingClientRect().right + 1)
+    .map((e) => e.textContent || e.placeholder || e.tagName)"""
+"""Controls that reach beyond the frame that they stand in."""
 LOOKS: list[tuple[str | None, str, int]] = [
     (None, "light", 1000),
     (None, "dark", 400),
+    (None, "light", 260),
     ("light", "dark", 1000),
     ("dark", "light", 1000),
     ("dark-high-contrast", "light", 1000),
 ]
-"""A theme of JupyterLab's (None: a plain page), what the system prefers (with a theme: the other), and the width of the window."""
+"""A theme of JupyterLab's (None: a plain page), what the system prefers (with a theme: the other), and the width of the window.
+
+260 pixels: what JupyterLab leaves for the output of a cell on a phone.
+"""
 
 
 async def put_on(page: Page, lab: str | None, scheme: Any, width: int, height: int = 900) -> None:
@@ -53,12 +61,14 @@ async def put_on(page: Page, lab: str | None, scheme: Any, width: int, height: i
 
 
 async def assert_readable(page: Page, *, texts: int) -> None:
-    """At least so many texts are there, each with contrast enough; nothing is wider than the page; and, as was asked for, nothing moves."""
+    """At least so many texts are there, each with contrast enough; nothing is wider than its place; and, as was asked for, nothing moves."""
     ratios = await page.evaluate(f"async () => {{ {CONTRAST}\nreturn await contrasts(); }}")
     assert len(ratios) >= texts, ratios
     weak = {text: round(ratio, 2) for text, ratio in ratios if ratio < LEAST}
     assert not weak, weak
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "wider than the page"
+    beyond = await page.evaluate(BEYOND)
+    assert beyond == [], beyond
     moving = await page.evaluate(MOVING)
     assert moving == [], moving
 
