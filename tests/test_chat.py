@@ -28,7 +28,7 @@ from kit.chat.terminal import ACTION, PLAIN, THOUGHT, Terminal, wants_colour
 from kit.client import Session, connect
 from kit.ending import end
 from kit.history import Agent, History
-from kit.packets import Action, AnyPacket, Ask, Content, End, Entry, Gap, Hello, Prompt, Receipt, Thought, ToolResult
+from kit.packets import Action, AnyPacket, Ask, Content, End, Entry, EntryId, Gap, Hello, Prompt, Receipt, Thought, ToolResult
 from kit.server import Server, serve
 from kit.text import inert
 from tests.support import visit
@@ -608,7 +608,7 @@ async def test_at_a_terminal_ctrl_c_stops_the_turn_and_then_leaves(tmp_path: Pat
                 assert await one.process.wait() == 0
     screen.close()
     assert f"{THOUGHT}· thought agent: Hm.{PLAIN}" in screen.seen
-    assert str(load(tmp_path / "chat.json", "s").after).startswith("2-")
+    assert EntryId.parse(str(load(tmp_path / "chat.json", "s").after)).epoch >= 2  # on a busy machine a lease may run out: a word more
 
 
 def _control(fd: int) -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from types import AsyncGeneratorType
 from typing import Any
 
 import pytest
@@ -60,9 +61,9 @@ async def left(chain: Chain) -> None:
 
 @pytest.fixture
 def unraisable(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """What the interpreter could only print."""
+    """What the interpreter could only print of generators."""
     seen: list[Any] = []
-    monkeypatch.setattr(sys, "unraisablehook", seen.append)
+    monkeypatch.setattr(sys, "unraisablehook", lambda told: seen.append(told) if isinstance(told.object, AsyncGeneratorType) else None)
     gc.collect()
     gc.disable()
     yield seen

@@ -35,7 +35,8 @@ LIVE = """() => {
 }"""
 GRAVE = ("serious", "critical")
 BEYOND = """() => [...document.querySelectorAll(".kit :is(button, input, select, output)")]
-    .filter((e) => e.offsetParent && e.getBoundingClientRect().right > e.parentElement.closest("fieldset, .kit").getBoundingClientRect().right + 1)
+    .filter((e) => e.offsetParent)
+    .filter((e) => e.getBoundingClientRect().right > e.parentElement.closest("fieldset, .kit").getBoundingClientRect().right + 1)
     .map((e) => e.textContent || e.placeholder || e.tagName)"""
 """Controls that reach beyond the frame that they stand in."""
 LOOKS: list[tuple[str | None, str, int]] = [
@@ -61,7 +62,7 @@ async def put_on(page: Page, lab: str | None, scheme: Any, width: int, height: i
 
 
 async def assert_readable(page: Page, *, texts: int) -> None:
-    """At least so many texts are there, each with contrast enough; nothing is wider than its place; and, as was asked for, nothing moves."""
+    """At least so many texts are there, each with contrast enough; nothing is wider than its place; and, as asked for, nothing moves."""
     ratios = await page.evaluate(f"async () => {{ {CONTRAST}\nreturn await contrasts(); }}")
     assert len(ratios) >= texts, ratios
     weak = {text: round(ratio, 2) for text, ratio in ratios if ratio < LEAST}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -312,6 +313,24 @@ async def test_an_agent_that_ignores_its_cancellation_is_cut_off(store: str) -> 
         let_go.set()
         await idle(one)
         assert said(await read_log(store, "s")) == "before "
+
+
+async def test_an_agent_that_was_held_up_with_its_whole_process_is_not_cut_off(store: str) -> None:
+    """A laptop that slept, a busy machine: it had no chance to obey in that time."""
+
+    async def careful(history: History) -> AsyncIterator[AnyPacket]:
+        yield Content("before ")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            time.sleep(0.75)  # noqa: ASYNC251  that is what is meant
+            await asyncio.sleep(0.01)
+
+    async with nodes(store, careful, 1, grace=0.5) as (one,), watch(one.server, "s") as ann:
+        turn = turn_of(await ann.session.prompt("go"))
+        await ann.pieces(turn, 1)
+        assert (await ann.session.stop(turn)).status == "applied"
+        assert (await ann.ended(turn)).reason == "stopped"
 
 
 async def test_text_of_any_size_is_split(store: str) -> None:
