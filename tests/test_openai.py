@@ -326,9 +326,8 @@ async def left_open() -> list[str]:
     """The generators of the HTTP stream that nobody has closed."""
     for _ in range(100):  # what has been dropped is closed by the loop, one generator after the other
         await asyncio.sleep(0)
-    left = [
-        each for each in gc.get_objects() if type(each) is AsyncGeneratorType and each.ag_frame
-    ]  # not isinstance: some are dead proxies
+    # By `type`: some of all objects are proxies of what is gone, and `isinstance` asks those.
+    left = [each for each in gc.get_objects() if type(each) is AsyncGeneratorType and each.ag_frame]
     libraries = ("openai", "httpx2", "httpcore2", "httpcore")
     return [each.__qualname__ for each in left if each.ag_frame.f_globals["__name__"].partition(".")[0] in libraries]
 
