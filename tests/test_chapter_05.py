@@ -146,10 +146,8 @@ async def test_whatever_happens_to_the_instance_each_number_comes_once(story: An
         "maximum duration": (story(None, max_duration=0.2), []),
         "deploy": (story(Node.leave), ["given away", "taken over"]),
     }
-    told = await asyncio.gather(*(fate for fate, _ in fates.values()))
-    assert [text.split() for text, _ in told] == [SAID] * len(fates)
-    for (_, takeovers), (name, (_, expected)) in zip(told, fates.items(), strict=True):
-        assert takeovers[: len(expected)] == expected, name  # on a busy machine another lease may run out
+    told = [await fate for fate, _ in fates.values()]  # one after the other: a lease must not run out because five of them are busy
+    assert [(text.split(), takeovers) for text, takeovers in told] == [(SAID, expected) for _, expected in fates.values()]
 
 
 async def test_without_the_fence_the_zombie_says_it_twice(story: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from kit.chat.terminal import ACTION, PLAIN, THOUGHT, Terminal, wants_colour
 from kit.client import Session, connect
 from kit.ending import end
 from kit.history import Agent, History
-from kit.packets import Action, AnyPacket, Ask, Content, End, Entry, EntryId, Gap, Hello, Prompt, Receipt, Thought, ToolResult
+from kit.packets import Action, AnyPacket, Ask, Content, End, Entry, Gap, Hello, Prompt, Receipt, Thought, ToolResult
 from kit.server import Server, serve
 from kit.text import inert
 from tests.support import visit
@@ -592,7 +592,7 @@ class Pty:
 async def test_at_a_terminal_ctrl_c_stops_the_turn_and_then_leaves(tmp_path: Path) -> None:
     """Colours, the prompt typed while nothing is drawn over it, the third letter of the alphabet with Ctrl held down."""
     screen = Pty()
-    async with serve(scripted([Thought("Hm."), *(Content(f"{i} ") for i in range(100_000))], pace=200)) as server:
+    async with serve(scripted([Thought("Hm."), *(Content(f"{i} ") for i in range(100_000))], pace=200), lease=30.0) as server:
         arguments = (server.url, "--session", "s", "--state", str(tmp_path / "chat.json"))
         streams = {"stdin": screen.its, "stdout": screen.its, "stderr": screen.its, "preexec_fn": lambda: _control(screen.its)}
         async with program(*arguments, token=server.token("ann"), **streams) as one:
@@ -608,7 +608,7 @@ async def test_at_a_terminal_ctrl_c_stops_the_turn_and_then_leaves(tmp_path: Pat
                 assert await one.process.wait() == 0
     screen.close()
     assert f"{THOUGHT}· thought agent: Hm.{PLAIN}" in screen.seen
-    assert EntryId.parse(str(load(tmp_path / "chat.json", "s").after)).epoch >= 2  # on a busy machine a lease may run out: a word more
+    assert str(load(tmp_path / "chat.json", "s").after).startswith("2-")
 
 
 def _control(fd: int) -> None:
