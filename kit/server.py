@@ -52,7 +52,7 @@ class _Socket:
     def send_now(self, frames: Sequence[bytes]) -> int:
         """As `websockets.broadcast` sends one message, but several in one write: a system call costs more than a frame."""
         protocol, transport = self.websocket.protocol, self.websocket.transport
-        if protocol.state is State.OPEN:
+        if protocol.state is State.OPEN and not transport.is_closing():  # lost in this very step, the protocol does not know yet
             for frame in frames:
                 protocol.send_text(frame)
             transport.write(b"".join(protocol.data_to_send()))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
+import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -503,6 +505,24 @@ async def test_a_client_that_leaves_before_it_has_asked_is_no_error(caplog: pyte
         record = await server.ended(1)
     assert (record.path, record.status, record.outcome) == ("/v1/responses", 0, "left")
     assert caplog.records == []
+
+
+async def test_a_client_that_leaves_a_stream_is_written_to_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    """Not in the step in which it goes either, though a whole run is there to be sent: asyncio logs the fifth such write."""
+    async with model.serve(pace=None) as server, client_of(server.url) as client:
+        made = await client.responses.create(model="m", input="count to 100", background=True)
+        while made.status == "in_progress":
+            made = await client.responses.retrieve(made.id)
+        address = urlsplit(server.url)
+        for steps in range(40):
+            _, writer = await asyncio.open_connection(address.hostname, address.port)
+            writer.write(f"GET /v1/responses/{made.id}?stream=true HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+            await client.responses.retrieve(made.id)  # meanwhile the server sees it
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
 async def test_leaving_the_block_drops_open_streams_at_once() -> None:

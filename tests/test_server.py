@@ -165,6 +165,19 @@ async def test_a_cut_is_no_closing_handshake(store: str, serve: Serve) -> None:
         assert (await bob.answer(prompt()))["status"] == "applied"
 
 
+@both_servers
+async def test_nothing_is_written_to_a_socket_that_was_cut(store: str, serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """Not in that step of the loop either, at whose end its protocol knows: asyncio logs the fifth such write, in a cell's stderr."""
+    async with serve(Counting(), store=store) as server, visit(server) as ann:
+        await ann.answer(prompt())
+        await server.cut()
+        for connection in server.connections:
+            for _ in range(10):
+                connection.beside(b"{}")
+        await ann.socket.wait_closed()
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
+
+
 async def test_who_is_just_being_let_in_while_the_others_are_sent_away_goes_too(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the instance would wait for it, and answer nobody's prompts, as long as it stays."""
     upgraded, sent_away = asyncio.Event(), asyncio.Event()

@@ -134,6 +134,7 @@ class Delivery:
             while done != stop and (event := await anext(events, None)):
                 done += 1
                 if whole is None:
+                    await asyncio.sleep(0)  # between two that take no time, too: here a client's leaving is noticed
                     self.tokens_sent += event.token
                     yield event.encode()
             if done != stop:
