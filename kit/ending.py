@@ -44,6 +44,8 @@ async def stop_listening(listener: asyncio.Server) -> None:
     for one in listener.sockets:
         with suppress(NotImplementedError):  # Windows' own loop accepts in another way
             loop.remove_reader(one.fileno())
-    for _ in range(2):  # their transports are made, then their protocols are told
-        await asyncio.sleep(0)
-    listener.close()
+    try:
+        for _ in range(2):  # their transports are made, then their protocols are told
+            await asyncio.sleep(0)
+    finally:
+        listener.close()

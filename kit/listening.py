@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from kit.ending import stop_listening
+from kit.ending import finish, stop_listening
 
 
 @asynccontextmanager
@@ -31,8 +31,12 @@ async def listening(
     try:
         yield listener
     finally:
-        await stop_listening(listener)
-        for connection in list(state.connections):
-            connection.transport.abort()
-        # Not cancelled: uvicorn logs a cancelled request as an error, and one whose client is gone not at all.
-        await asyncio.gather(*state.tasks, return_exceptions=True)
+        await finish(_cut(listener, state))
+
+
+async def _cut(listener: asyncio.Server, state: ServerState) -> None:
+    await stop_listening(listener)
+    for connection in list(state.connections):
+        connection.transport.abort()
+    # Not cancelled: uvicorn logs a cancelled request as an error, and one whose client is gone not at all.
+    await asyncio.gather(*state.tasks, return_exceptions=True)

@@ -25,6 +25,8 @@ from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from kit.ending import finish
+
 StoreError = (RedisError, OSError)
 """What a command raises when the store is out of reach or refuses; the command may or may not have been carried out."""
 OLDEST = (7, 0)
@@ -226,4 +228,4 @@ async def open_store(url: str | None = None) -> AsyncIterator[Store]:
             await store.look()
         yield store
     finally:
-        await store.close()
+        await finish(store.close())

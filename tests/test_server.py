@@ -21,7 +21,9 @@ from kit.history import History
 from kit.lab.instances import Serve
 from kit.packets import Ask, Content, Prompt, Typing
 from kit.server import Server
+from kit.service import Service
 from kit.store import open_store
+from tests.promises.support import counting
 from tests.support import Counting, both_servers, prompt, visit
 
 # ---- hello and the log ----
@@ -239,6 +241,29 @@ async def test_nothing_is_left_when_the_server_ends(store: str, serve: Serve) ->
             assert len(ours()) >= 4
         assert ours() == []
         assert await shared.redis.ping()
+
+
+@both_servers
+async def test_nothing_stays_open_where_the_server_is_cancelled_again(store: str, serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """Wherever the second cancellation comes: `kit.ending.end` asks again, and a busy machine is still cleaning up then."""
+
+    async def life(ready: asyncio.Future[Service]) -> None:
+        async with serve(counting(500), store=store) as server:
+            ready.set_result(server)
+            await asyncio.Event().wait()
+
+    for steps in range(60):
+        ready: asyncio.Future[Service] = asyncio.get_running_loop().create_future()
+        living = asyncio.create_task(life(ready))
+        async with visit(await ready) as ann:
+            await ann.answer(prompt())
+            living.cancel()
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            living.cancel()
+            await asyncio.wait({living})
+    gc.collect()  # pytest fails for what that closes
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 @pytest.mark.parametrize("steps", range(5))
