@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import subprocess
@@ -235,11 +236,19 @@ def _not_run(reporter: Any) -> int:
     return sum(len(reporter.stats.get(outcome, ())) for outcome in ("skipped", "xfailed", "xpassed"))
 
 
-# ---- notebooks ----
+# ---- others' races ----
+
+
+class _Loggers(dict[str, Any]):
+    """All loggers. pytest goes through them before and after each test, without the lock that another thread takes to add one."""
+
+    def values(self) -> Any:
+        return list(super().values())
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """nbval's kernels talk by Unix sockets: a TCP port is found free, let go of, and may be another test's when the kernel comes to it."""
+    """Loggers as above; and nbval's kernels talk by Unix sockets: a TCP port is found free, let go of, and may be another's by then."""
+    logging.Logger.manager.loggerDict = _Loggers(logging.Logger.manager.loggerDict)
     sockets = tempfile.TemporaryDirectory(prefix="kernel-")
     config.add_cleanup(sockets.cleanup)
     patch = pytest.MonkeyPatch()

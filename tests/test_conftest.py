@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from uuid import uuid4
 
 import pytest
 from redis import Redis
@@ -101,3 +103,9 @@ def test_a_run_that_skips_anything_fails(pytester: pytest.Pytester, body: str, c
     result = pytester.runpytest_inprocess("-p", "tests.conftest", "-p", "no:asyncio")
     assert result.ret == code
     assert ("that counts as failure" in result.stdout.str()) == (code != pytest.ExitCode.OK)
+
+
+def test_a_logger_may_be_made_while_pytest_goes_through_all() -> None:
+    """By another thread, as the lab's does at its start."""
+    for _ in logging.Logger.manager.loggerDict.values():
+        logging.getLogger(f"test {uuid4()}")

@@ -27,7 +27,7 @@ from kit.lab.finish import is_strict
 from kit.lab.start import Lab
 from kit.lab.table import as_html, as_text, shorten
 from kit.lab.thread import raise_in
-from kit.lab.where import where
+from kit.lab.where import at_work, where
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 _MISSING = object()
@@ -240,17 +240,18 @@ def _last(cells: list[str], wanted: Callable[[str], bool]) -> int:
 
 def _run(exercise: Exercise, it: object, attempt: Attempt) -> bool:
     """Run the check on a thread and a loop of its own: a learner's endless loop stops neither the kit's nor the notebook's."""
-    passed: list[bool] = []
+    passed, at = list[bool](), ""
     thread = threading.Thread(target=lambda: passed.append(_judged(exercise, it, attempt)), name=f"check {exercise.name}", daemon=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a coroutine that nobody awaited: the check says so, better
         thread.start()
         thread.join(exercise.seconds + 3 * _PARTING)  # a wait ends by itself, in `_await`
         if thread.is_alive():
+            at = at_work(it, thread)
             raise_in(thread, _Endless)
             thread.join(_PARTING)
-    if not passed:
-        attempt.rows = _endless(exercise)
+    if at or not passed:
+        attempt.rows = _endless(exercise) + _at(at)
     return passed == [True]
 
 
@@ -262,15 +263,15 @@ def _judged(exercise: Exercise, it: object, attempt: Attempt) -> bool:
         return True
     except _Differs:
         pass
-    except _Endless as error:
-        attempt.rows = _endless(exercise) + _at(it, error)
+    except _Endless:
+        attempt.rows = _endless(exercise)
     except BaseException as error:  # noqa: BLE001  # a learner's code may raise anything, KeyboardInterrupt too
-        attempt.rows = [("why", f"it raised {type(error).__name__}: {error}"), *_at(it, error)]
+        attempt.rows = [("why", f"it raised {type(error).__name__}: {error}"), *_at(where(it, error))]
     return False
 
 
-def _at(it: object, error: BaseException) -> list[tuple[str, str]]:
-    return [("at", place)] if (place := where(it, error)) else []
+def _at(place: str) -> list[tuple[str, str]]:
+    return [("at", place)] if place else []
 
 
 def _await(waited: Coroutine[Any, Any, Any], seconds: float) -> None:
