@@ -94,6 +94,20 @@ def test_a_session_in_a_cell_is_the_servers() -> None:
     assert [entry.at for entry in lab.run(read())] == [None, None]
 
 
+def test_a_cell_waits_to_the_end_however_often_it_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ends in the very moment in which a look gives up is no TimeoutError; a TimeoutError of its own is."""
+    monkeypatch.setattr("kit.lab.thread.STEP", 0.0)
+    for n in range(300):
+        assert lab.run(asyncio.sleep(0, n)) == n
+    for _ in range(300):
+        with pytest.raises(TimeoutError, match="its own"):
+            lab.run(late())
+
+
+async def late() -> None:
+    raise TimeoutError("its own")
+
+
 def test_what_is_in_the_way_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is started."""
     old = doctor.package("ipykernel>=7.4,<8", lambda name: "6.29.5")

@@ -49,8 +49,8 @@ def run(awaited: Coroutine[Any, Any, T]) -> T:
             try:
                 return future.result(STEP)
             except concurrent.futures.TimeoutError:
-                if future.done():  # it was the coroutine's own TimeoutError
-                    raise
+                if future.done():  # it was the coroutine's own TimeoutError, or it came to its end a moment later
+                    return future.result()
     except (KeyboardInterrupt, concurrent.futures.CancelledError):
         future.cancel()
         raise
