@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from types import AsyncGeneratorType
 from typing import Any
 
 import pytest
@@ -61,10 +60,10 @@ async def left(chain: Chain) -> None:
 
 @pytest.fixture
 def unraisable(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """What the interpreter could only print of generators."""
+    """What the interpreter could only print."""
     seen: list[Any] = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda told: seen.append(told) if isinstance(told.object, AsyncGeneratorType) else None)
-    gc.collect()
+    gc.collect()  # before: what other tests have left is theirs
+    monkeypatch.setattr(sys, "unraisablehook", seen.append)
     gc.disable()
     yield seen
     gc.enable()
