@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kit.log import Gone, Log, Packed, Unheard, ids_of, packed
 from kit.packets import At, EntryId
@@ -61,27 +61,27 @@ class Commits:
                 if not commit.ids.done():
                     _settle(commit, taken)
 
-    async def _append_one(self, commit: _Commit) -> bytes:
+    async def _append_one(self, commit: _Commit) -> list[bytes] | Exception:
         """A single packet, as at the pace of a model: it needs no script, which on fakeredis takes more than twice as long."""
         (entry,) = commit.entries
         at = ("at", entry.at) if entry.at else ()
-        id = await self._store.commits.execute_command("XADD", commit.log.stream, "NOMKSTREAM", f"{commit.heard}-*", "f", entry.body, *at)
-        return id or b""
+        (id,) = await self._store.commits.ask(("XADD", commit.log.stream, "NOMKSTREAM", f"{commit.heard}-*", "f", entry.body, *at))
+        return id if isinstance(id, Exception) else [id or b""]
 
     async def _append(self, shares: list[list[_Commit]]) -> list[list[bytes] | Exception]:
         """One script for each shard: on a cluster a script may only name keys of one slot."""
         if [entry.packets for share in shares for commit in share for entry in commit.entries] == [1]:
-            return [[await self._append_one(shares[0][0])]]
+            return [await self._append_one(shares[0][0])]
+        commands = list[tuple[Any, ...]]()
+        for share in shares:
+            keys = [commit.log.stream for commit in share for _ in commit.entries]
+            args = [arg for commit in share for entry in commit.entries for arg in (commit.heard, *entry)]
+            commands.append(("EVALSHA", APPEND_SHA, len(keys), *keys, *args))
         while True:
-            pipe = self._store.commits.pipeline(transaction=False)
-            for share in shares:
-                keys = [commit.log.stream for commit in share for _ in commit.entries]
-                args = [arg for commit in share for entry in commit.entries for arg in (commit.heard, *entry)]
-                pipe.evalsha(APPEND_SHA, len(keys), *keys, *args)
-            answers: list[list[bytes] | Exception] = await pipe.execute(raise_on_error=False)
+            answers = await self._store.commits.ask(*commands)
             if not all(is_unknown_script(answer) for answer in answers):
                 return answers
-            await self._store.commits.script_load(APPEND)  # nothing was carried out, so it may be asked again
+            await self._store.commits.ask(("SCRIPT", "LOAD", APPEND))  # nothing was carried out, so it may be asked again
 
 
 def _settle(commit: _Commit, answers: list[bytes] | Exception) -> None:

@@ -1,7 +1,10 @@
 """Feed: one instance's ear on one session: it follows the log, knows what it means, and lets viewers and turns hear.
 
-Entries come by three ways: the instance's shared read, an own append that the store has just acknowledged, and a read that somebody
+Entries come by three ways: an own append that the store has just acknowledged, the instance's shared read, and a read that somebody
 needed at once. All go through `accept`, which takes each id's successor and nothing else; so it does not matter which way is first.
+
+Where all that speak in a log are run here, its packets are own appends. The shared read leaves it out, and the words that are said there
+by other instances are told by the store in a few bytes, beside the logs.
 """
 
 from __future__ import annotations
@@ -31,7 +34,10 @@ class Viewer(Protocol):
 
 
 class Listener(Protocol):
-    """A turn that hears what is not just text: words, ends, calls."""
+    """A turn that hears what is not just text: words, ends, calls. `taken`: the takeover by which it is run here, if any."""
+
+    turn: str
+    taken: EntryId | None
 
     def hear(self) -> None: ...
 
@@ -48,6 +54,10 @@ class Feed:
         self.turns: set[Listener] = set()
         self.held = 0
         """How many are about to do something with it."""
+        self.followed: bool | None = None
+        """Whether the shared read that is under way brings this log, too; None before the first that does."""
+        self._ahead = opened.head
+        """The last own entry that stands in the log, though something before it may not have been heard."""
         self._projection: Projection | None = None
         self._read: tuple[Log, tuple[Entry, ...]] | None = None
         """What a turn has read of a log: those that run at the same time have it in common."""
@@ -56,6 +66,19 @@ class Feed:
     def epoch(self) -> int:
         """The last word that was heard here."""
         return self.cursor.epoch
+
+    @property
+    def alone(self) -> bool:
+        """Whether all that speak are run here: then only words are said elsewhere, and of those the store tells."""
+        here = {(run.turn, run.taken) for run in self.turns}
+        if not here or self._projection is None or self.cursor < self._ahead:
+            return False
+        return here.issuperset((turn.id, turn.taken) for turn in self._projection.turns.values())
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nobody speaks, here or elsewhere, before somebody has said a word."""
+        return self._projection is not None and not self._projection.turns
 
     def accept(self, entries: Sequence[Stored], *, own: bool = False) -> None:
         """Take in entries in log order. Own ones (just acknowledged) wait for the shared read when something lies between."""
@@ -132,7 +155,10 @@ class Feed:
         log = self.log
         entries = await self.transcript.append(log, self.epoch, bodies)
         if self.log is log:
+            self._ahead = max(self._ahead, entries[-1].id)
             self.accept(entries, own=True)
+            if self.cursor < self._ahead and not self.followed:
+                await self.catch_up()
 
     async def history(self, turn: str) -> tuple[History, EntryId]:
         """The log as the agent of a turn gets it, and the id up to which it was read."""
@@ -163,7 +189,7 @@ class Feed:
 
     def move(self, opened: Opened) -> None:
         """The session has another log now: everybody starts over."""
-        self.log, self.cursor = opened.log, opened.head
+        self.log, self.cursor, self._ahead, self.followed = opened.log, opened.head, opened.head, None
         self._forget()
         for viewer in self.viewers:
             viewer.nudge()

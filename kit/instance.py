@@ -39,8 +39,8 @@ Overlap = Literal["queue", "interrupt", "reject"]
 MANY, REST = 64, 20e-6
 """From so many sessions on, and for so many seconds for each, the shared read rests after it has brought something.
 
-To ask for a thousand streams takes 10 ms, and most of what it brings is what was said here, and is known by then. What another instance
-says is heard that much later; but an agent that has not heard it is refused by the store at once, and then it reads.
+To ask for a thousand streams takes 10 ms. What another instance says is heard that much later; but an agent that has not heard it is
+refused by the store at once, and then it reads.
 """
 
 
@@ -265,6 +265,13 @@ class Instance:
             run.feed.leave(run)
             del self._runs[run]
             self.forget(run.log.session)
+        await self._follow(run.feed)
+
+    async def _follow(self, feed: Feed) -> None:
+        """A turn that ended here may have been the reason to leave the log out of the shared read that is under way."""
+        if self._feeds.get(feed.log.session) is feed and not feed.followed and not feed.quiet:
+            with suppress(*StoreError):  # then that read has failed, too
+                await self._ring(feed.log.shard)
 
     async def _trim(self, feed: Feed) -> None:
         """Keep the log bounded: whole epochs go, from the front, never past a turn that is open."""
@@ -284,7 +291,7 @@ class Instance:
     # ---- what an instance does all the time ----
 
     async def _listen(self, shard: int) -> None:
-        """The shared read: one blocking command follows all logs of a shard, and its own few streams."""
+        """The shared read: one blocking command follows the logs of a shard in which others speak, and its own few streams."""
         own: dict[str, EntryId] = {}
         delay, run = 0.01, ""
         while not self._over:
@@ -293,15 +300,15 @@ class Instance:
                     own = await self._own_streams(shard)
                 if run != self.transcript.run_id(shard):  # not only after an error of this read: another may have met it first
                     run = await self._after_restart(shard)
-                feeds = {f.log.stream: f for f in self._feeds.values() if f.log.shard == shard}
+                feeds = self._to_follow(shard)
                 found = await self.transcript.follow({**own, **_cursors(feeds)}, block=5.0, heard=partial(_cursors, feeds))
                 delay = 0.01
                 for stream, entries in found.items():
-                    if stream in own:
-                        await self._told(shard, stream, entries)
-                        own[stream] = entries[-1].id  # not before: what could not be done is told again
-                    elif feeds[stream].log.stream == stream:
+                    if stream in feeds and feeds[stream].log.stream == stream:
                         feeds[stream].accept(entries)
+                for stream in own.keys() & found.keys():  # after the logs: of what stands there, nothing more is to be done
+                    await self._told(shard, stream, found[stream])
+                    own[stream] = found[stream][-1].id  # not before: what could not be done is told again
                 if len(feeds) >= MANY:
                     await asyncio.sleep(REST * len(feeds))
             except StoreError as error:
@@ -310,6 +317,13 @@ class Instance:
                     await self.transcript.store.look()
                 await asyncio.sleep(self._rng.uniform(0, delay))
                 delay = min(2 * delay, 1.0)
+
+    def _to_follow(self, shard: int) -> dict[str, Feed]:
+        """The logs that the next shared read brings, by stream: once each, from where it was opened; then those in which others speak."""
+        feeds = [feed for feed in self._feeds.values() if feed.log.shard == shard]
+        for feed in feeds:
+            feed.followed = feed.followed is None or not feed.alone
+        return {feed.log.stream: feed for feed in feeds if feed.followed}
 
     async def _own_streams(self, shard: int) -> dict[str, EntryId]:
         wake, around = self.transcript.wake_key(shard), self.transcript.around_key(shard)
@@ -320,11 +334,19 @@ class Instance:
             await self._woken(shard, {entry.body.decode().partition("}:")[2] for entry in entries})
         elif stream == self.transcript.around_key(shard):
             for entry in entries:
-                session, _, frame = entry.body.partition(b" ")
+                session, _, told = entry.body.partition(b" ")
                 if feed := self._feeds.get(session.decode()):
-                    self.presence.hear(feed, frame)
-                    for viewer in feed.viewers:
-                        viewer.beside(frame)
+                    await self._told_around(feed, told)
+
+    async def _told_around(self, feed: Feed, told: bytes) -> None:
+        """A frame that is in no log, or the id of a word."""
+        if not told.startswith(b"{"):
+            if feed.cursor < EntryId.given(told):
+                await feed.catch_up()
+            return
+        self.presence.hear(feed, told)
+        for viewer in feed.viewers:
+            viewer.beside(told)
 
     async def tell(self, feed: Feed, frame: bytes) -> None:
         """Send a frame around the log to everybody in the session, on every instance."""
@@ -353,10 +375,15 @@ class Instance:
         while not self._over:
             await asyncio.sleep(self.transcript.lease / 3)
             for shard in range(self.transcript.shards):
-                held = [(run.log, run.turn, run.by) for run in self._runs if run.log.shard == shard]
-                if held:
+                if held := [run for run in self._runs if run.log.shard == shard]:
                     with suppress(*StoreError):  # the next round tries again; a lease lost is a turn taken over, not a turn lost
-                        await self.transcript.renew(held)
+                        await self._renew_leases(held)
+
+    async def _renew_leases(self, held: Sequence[Run]) -> None:
+        heads = await self.transcript.renew([(run.log, run.turn, run.by) for run in held])
+        for run, head in zip(held, heads, strict=True):
+            if run.feed.log is run.log and run.feed.epoch < head.epoch:  # a word of which nothing was told: the store keeps few such notes
+                await run.feed.catch_up()
 
     async def _adopt(self, shard: int) -> None:
         """Look for turns that are open and unleased: each quarter lease, when a lease is due to end, and when woken."""

@@ -43,7 +43,7 @@ return {log, begun and last_id(stream(log)) or '0-0', was or ''}
 """
 )
 
-# KEYS owner, stream, refs, open turns, wake; ARGV run_id, name, ref, digest, body, ttl ms, agents of the turns it opens,
+# KEYS owner, stream, refs, open turns, wake, around; ARGV run_id, name, ref, digest, body, ttl ms, agents of the turns it opens,
 # lease ms, by, turn given away, epoch heard or '', then the turns it concerns -> what, id (and digest), prev, then those whose lease it got
 SAY = (
     _LAST_ID
@@ -61,6 +61,7 @@ if not begun then redis.call('HSET', KEYS[1], 'begun', '1') end
 local id = string.format('%.0f', epoch) .. '-0'
 redis.call('XADD', KEYS[2], id, 'f', ARGV[5], 'prev', last)
 if ARGV[3] ~= '' then redis.call('HSET', KEYS[3], ARGV[3], id .. ' ' .. ARGV[4]) end
+redis.call('XADD', KEYS[6], 'MAXLEN', 256, '*', 'f', string.match(KEYS[1], '}:(.*)') .. ' ' .. id)
 local answer = {'new', id, last}
 local turns = {unpack(ARGV, 12)}
 for agent in string.gmatch(ARGV[7], '[^,]+') do turns[#turns + 1] = id .. '/' .. agent end
@@ -96,13 +97,19 @@ return 1
 """
 
 # KEYS owner, stream, refs and lease of each; ARGV lease ms, ttl ms, then by of each: keep what is ours, and let its log live on.
-# A lease that is free stays free: it ran out, or its run has just given it back.
-RENEW = """
+# A lease that is free stays free: it ran out, or its run has just given it back. -> of each log its last id
+RENEW = (
+    _LAST_ID
+    + """
+local heads = {}
 for i = 1, #KEYS, 4 do
   if redis.call('GET', KEYS[i + 3]) == ARGV[(i - 1) / 4 + 3] then redis.call('PEXPIRE', KEYS[i + 3], ARGV[1]) end
   for j = 0, 2 do redis.call('PEXPIRE', KEYS[i + j], ARGV[2]) end
+  heads[#heads + 1] = redis.call('EXISTS', KEYS[i + 1]) == 1 and last_id(KEYS[i + 1]) or '0-0'
 end
+return heads
 """
+)
 
 # KEYS lease, open turns; ARGV by, member, lease ms -> 1 where the lease was free and the turn is still listed: a list that was read a
 # moment ago may name one that waits for a person by now

@@ -1,8 +1,8 @@
 """Store: a connection to Redis, Valkey, or the fakeredis inside this process. The only file that imports redis.
 
-Three lines, because what blocks must not wait for what is urgent: `redis` (a pool for short commands), `commits` (one connection: what
-agents say) and `ears` (the blocking reads). No command is ever repeated by the client library: an append whose reply
-was lost may stand in the log, and only the writer knows how to find out.
+Three lines, because what blocks must not wait for what is urgent: `redis` (a pool for short commands), `commits` (one, held: what
+agents say) and `ears` (the blocking reads). No command is ever repeated by the client library: an append whose reply was lost may stand
+in the log, and only the writer knows how to find out.
 
 A server that restarted may have lost the tail of its logs. So every new connection asks for the server's `run_id`. Each line refuses its
 first command after a change, and all that were asked before it was known; everybody compares it with the one that a log was opened under.
@@ -12,7 +12,9 @@ A cluster is known by what any of its servers says of itself: each server has th
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -30,6 +32,8 @@ from kit.ending import finish
 StoreError = (RedisError, OSError)
 """What a command raises when the store is out of reach or refuses; the command may or may not have been carried out."""
 OLDEST = (7, 0)
+SILENT = 1.0
+"""Seconds after which a held connection may have been closed by the server."""
 
 
 def without_password(url: str) -> str:
@@ -80,6 +84,46 @@ class _Pool(BlockingConnectionPool):
         return connection
 
 
+class Held:
+    """One connection of a line, held from one command to the next: for each, the pool's care for it takes as long as the command.
+
+    After a second of silence it is the pool's again, which sees whether it still stands.
+    """
+
+    def __init__(self, line: Redis) -> None:
+        self._pool: Any = line.connection_pool
+        self._connection: Any = None
+        self._used = 0.0
+        self._order = asyncio.Lock()
+
+    async def ask(self, *commands: Sequence[Any]) -> list[Any]:
+        """The answers to commands that are sent together; a ResponseError is one. Raises what became of the connection: then they may or
+        may not have been carried out.
+        """
+        async with self._order:
+            connection = await self.connection()
+            await connection.send_packed_command(connection.pack_commands(commands))  # which connects again where that is needed
+            answers = [await _answer(connection) for _ in commands]
+            self._used = time.monotonic()
+            return answers
+
+    async def connection(self) -> Any:
+        """As the pool gives it, or as it was a moment ago."""
+        if self._connection is not None and time.monotonic() - self._used > SILENT:
+            connection, self._connection = self._connection, None
+            await self._pool.release(connection)
+        if self._connection is None:
+            self._connection = await self._pool.get_connection()
+        return self._connection
+
+
+async def _answer(connection: Any) -> Any:
+    try:
+        return await connection.read_response()  # which closes a connection that still owes an answer to who was cancelled
+    except ResponseError as error:
+        return error
+
+
 class Store:
     """The three lines to one server, and which server it is (`run_id`, constant on fakeredis; "" before the first command)."""
 
@@ -89,8 +133,10 @@ class Store:
         self.clustered = False
         # redis-py gives unions of all that any protocol or option could return; what these commands return is pinned down by the tests.
         self.redis: Any = self._line(16)
-        self.commits: Any = self._line(1)
         self.ears: Any = self._line(16)
+        line = self._line(1)
+        self.commits = Held(line)
+        self._lines = (self.redis, self.ears, line)
 
     @property
     def servers(self) -> list[Store]:
@@ -141,7 +187,7 @@ class Store:
         return StoreRestarted(f"the store at {without_password(self.url)} was restarted")
 
     async def close(self) -> None:
-        for line in (self.redis, self.commits, self.ears):
+        for line in self._lines:
             await line.aclose()
             await line.connection_pool.disconnect()
 

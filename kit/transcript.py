@@ -108,7 +108,8 @@ class Transcript:
     ) -> Spoken:
         body = stored(word)
         digest = _digest(body)
-        keys = [log.owner, log.stream, log.refs, self.open_key(log.shard), self.wake_key(log.shard)]
+        shard = [self.open_key(log.shard), self.wake_key(log.shard), self.around_key(log.shard)]
+        keys = [log.owner, log.stream, log.refs, *shard]
         args = [self.run_id(log.shard), log.name, f"{word.from_}\0{word.ref}", digest, body, self._ttl, ",".join(agents), self._lease]
         answer = await self._ask(self._say, keys, [*args, by, gives, "" if heard is None else heard, *wakes])
         match answer:
@@ -181,6 +182,7 @@ class Transcript:
         return EntryId.given(found[0][0]) if found else START
 
     def around_key(self, shard: int) -> str:
+        """What is told around the logs of a shard: `<session> <frame>`, and of each word `<session> <id>`."""
         return f"{{{shard}}}:around"
 
     async def tell(self, log: Log, frame: bytes) -> None:
@@ -229,10 +231,11 @@ class Transcript:
         keys = [log.lease(turn), self.open_key(log.shard)]
         return bool(await self._ask(self._take, keys, [by, f"{log.owner} {turn}", self._lease]))
 
-    async def renew(self, held: Sequence[tuple[Log, str, str]]) -> None:
-        """Keep the leases (log, turn, by) of one shard for another `lease` seconds."""
+    async def renew(self, held: Sequence[tuple[Log, str, str]]) -> list[EntryId]:
+        """Keep the leases (log, turn, by) of one shard for another `lease` seconds; gives where each log stands."""
         keys = [key for log, turn, _ in held for key in (log.owner, log.stream, log.refs, log.lease(turn))]
-        await self._ask(self._renew, keys, [self._lease, self._ttl, *(by for _, _, by in held)])
+        heads = await self._ask(self._renew, keys, [self._lease, self._ttl, *(by for _, _, by in held)])
+        return [EntryId.given(head) for head in heads]
 
     async def release(self, log: Log, turn: str, by: str, *, heard: int | None = None, open: bool = False) -> bool:
         """Give a lease back; the turn is listed as open no more, unless `open`.

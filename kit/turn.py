@@ -79,7 +79,7 @@ class Run:
         self.patience, self.grace, self.join = patience, grace, join
         self.log = feed.log
         self._rng = rng or random.Random()
-        self._taken: EntryId | None = None
+        self.taken: EntryId | None = None
         self._next = 1
         self._said: list[AnyPacket] = []
         self._prompt: Prompt | None = None
@@ -118,7 +118,7 @@ class Run:
         if self.feed.log is not self.log:
             raise Gone(self.log.session)
         turn = self._known.turns.get(self.turn) if self.feed.is_current(self._known) else None
-        if turn is None or turn.taken != self._taken:
+        if turn is None or turn.taken != self.taken:
             raise Yielded
         if turn.fate != "open" and not ending:
             raise Ended
@@ -143,7 +143,7 @@ class Run:
         spoken = await self._patiently(lambda: self.feed.transcript.say(self.log, word))
         await self._patiently(self.feed.catch_up)
         history, _ = await self._patiently(lambda: self.feed.history(self.turn))
-        self._taken, self._next = spoken.id, 1 + history.pieces
+        self.taken, self._next = spoken.id, 1 + history.pieces
         await self._patiently(lambda: self.scribe.bring(history.said))
         return history
 
@@ -152,7 +152,7 @@ class Run:
 
         What that one said, this run's agent has not heard: it would go on from where it stood itself. So neither of them does.
         """
-        before = self._taken or START
+        before = self.taken or START
         for entry in await self._patiently(self._take_over) or ():
             if isinstance(entry, Takeover) and entry.turn == self.turn and entry.by != self.by and EntryId.parse(entry.id) > before:
                 raise Yielded

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from redis.exceptions import ResponseError
 
 from kit.log import ENTRY, Gone, Log, Unheard
 from kit.packets import START, At, Content, EntryId, Prompt, Stop, encode, stored
-from kit.store import open_store
+from kit.store import StoreError, open_store
 from kit.transcript import Transcript
+from tests.conftest import RealStore
 
 
 @pytest.fixture
@@ -126,3 +128,46 @@ async def test_shards_are_committed_together(store: str) -> None:
         assert [type(answer) is Unheard for answer in answers] == [i % 5 == 0 for i in range(20)]
         for log, answer in zip(logs, answers, strict=True):
             assert isinstance(answer, Unheard) or (await transcript.read(log, START))[1:] == answer
+
+
+# ---- the connection that is held ----
+
+
+async def test_who_was_cancelled_leaves_no_answer_to_the_next(store: str) -> None:
+    """At each step of the loop: what was asked may have been carried out, but its answer is nobody's."""
+    async with open_store(store) as opened:
+        for steps in range(12):
+            asked = asyncio.create_task(opened.commits.ask(("SET", "a", "1")))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            asked.cancel()
+            assert await opened.commits.ask(("ECHO", "next")) == [b"next"]
+            await asyncio.wait({asked})
+
+
+async def test_commands_that_are_asked_together_are_answered_in_order(store: str) -> None:
+    """A refusal is an answer like the others."""
+    async with open_store(store) as opened:
+        first, refused, last = await opened.commits.ask(("ECHO", "1"), ("INCR", "a", "b"), ("ECHO", "2"))
+        assert (first, last) == (b"1", b"2")
+        assert isinstance(refused, ResponseError)
+        assert await asyncio.gather(*(opened.commits.ask(("ECHO", str(i))) for i in range(5))) == [[b"%d" % i] for i in range(5)]
+
+
+async def test_a_connection_that_the_server_closed_in_a_pause_is_not_noticed(
+    real_store: RealStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many hosted ones do after some minutes. In the middle of talk it is: nobody knows what was carried out."""
+    async with open_store(real_store.url) as opened:
+        for pause in (0.0, 3600.0):
+            monkeypatch.setattr("kit.store.SILENT", pause)
+            (id,) = await opened.commits.ask(("CLIENT", "ID"))
+            assert await opened.redis.execute_command("CLIENT", "KILL", "ID", id) == 1
+            await asyncio.sleep(0.05)  # until the end of the connection has been read
+            asked = opened.commits.ask(("ECHO", "next"))
+            if pause:
+                with pytest.raises(StoreError):
+                    await asked
+                assert await opened.commits.ask(("ECHO", "next")) == [b"next"]
+            else:
+                assert await asked == [b"next"]

@@ -16,6 +16,9 @@ from kit.transcript import Transcript
 class Turn:
     """One that hears nothing."""
 
+    turn = "1-0/agent"
+    taken = None
+
     def hear(self) -> None: ...
 
 
@@ -99,6 +102,20 @@ async def test_another_log_is_read_from_its_beginning(feed: Feed) -> None:
     await say_anew(feed)
     history, _ = await feed.history("1-0/agent")
     assert [entry.text for entry in history if isinstance(entry, Prompt)] == ["new"]
+
+
+@pytest.mark.parametrize("followed", [False, True])
+async def test_what_lies_before_an_own_append_is_read_where_no_other_read_brings_it(
+    feed: Feed, asked: list[tuple[EntryId, int]], followed: bool
+) -> None:
+    """Where one does, it is not asked for twice."""
+    await feed.catch_up()
+    feed.followed = followed
+    await feed.transcript.append(feed.log, 1, [(stored(Content("by another")), None)])
+    asked.clear()
+    await feed.append([(stored(Content("own")), None)])
+    assert feed.cursor == EntryId(1, 1 if followed else 3)
+    assert len(asked) == (not followed)
 
 
 async def say_anew(feed: Feed) -> None:

@@ -433,7 +433,7 @@ async def test_the_line_of_the_agents_words_refuses_its_first_command_after_a_re
         seen: list[type[BaseException]] = []
         while StoreRestarted not in seen:
             assert len(seen) < 10
-            seen.append(await raised_by(store.commits.execute_command("XADD", log.stream, "NOMKSTREAM", "1-*", "f", "x")))
+            seen.append(await raised_by(store.commits.ask(("XADD", log.stream, "NOMKSTREAM", "1-*", "f", "x"))))
         assert await again(lambda: texts(transcript, log)) == ["1-0", "1-1"]
 
 

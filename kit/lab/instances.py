@@ -105,8 +105,10 @@ def gate(store: Store, *open: asyncio.Event) -> None:
 
         return get_connection
 
-    for line in [line for server in store.servers for line in (server.redis, server.commits, server.ears)]:
-        line.connection_pool.get_connection = gated(line.connection_pool.get_connection)
+    for server in store.servers:
+        for pool in (server.redis.connection_pool, server.ears.connection_pool):
+            pool.get_connection = gated(pool.get_connection)
+        server.commits.connection = gated(server.commits.connection)  # type: ignore[method-assign]  # of this one store
 
 
 @asynccontextmanager

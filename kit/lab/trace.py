@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -106,10 +106,19 @@ class Trace:
 
     def watch(self, store: Store) -> Store:
         """Record what is asked of a store. Left out are the blocking reads, and the look for open turns that goes on all the time."""
-        for line in [line for server in store.servers for line in (server.redis, server.commits)]:
-            self._tell_commands(line)
-            line.pipeline = self._piped(line.pipeline)
+        for server in store.servers:
+            self._tell_commands(server.redis)
+            server.redis.pipeline = self._piped(server.redis.pipeline)
+            server.commits.ask = self._asked(server.commits.ask)  # type: ignore[method-assign]  # of this one store
         return store
+
+    def _asked(self, ask: Callable[..., Awaitable[list[Any]]]) -> Callable[..., Coroutine[Any, Any, list[Any]]]:
+        async def told(*commands: Sequence[Any]) -> list[Any]:
+            for command in commands:
+                self._tell(command)
+            return await ask(*commands)
+
+        return told
 
     def _piped(self, pipeline: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *args, **options: self._tell_commands(pipeline(*args, **options))
@@ -118,13 +127,16 @@ class Trace:
         ask = line.execute_command
 
         def execute_command(*command: Any, **options: Any) -> Any:
-            name = str(command[0])
-            if name not in ("SMEMBERS", "PTTL"):
-                self.add(Command(self.now(), name, _key(command)))
+            self._tell(command)
             return ask(*command, **options)
 
         line.execute_command = execute_command
         return line
+
+    def _tell(self, command: Sequence[Any]) -> None:
+        name = str(command[0])
+        if name not in ("SMEMBERS", "PTTL"):
+            self.add(Command(self.now(), name, _key(command)))
 
     def observed(self, agent: Agent) -> Agent:
         """The same agent; each call of it, and how that ended, is recorded."""
@@ -154,7 +166,7 @@ def _size(record: Record) -> int:
     return len(record.raw) if isinstance(record, Frame) else 0
 
 
-def _key(command: tuple[Any, ...]) -> str:
+def _key(command: Sequence[Any]) -> str:
     """The first key; a command of two words (SCRIPT LOAD, ...) has none."""
     at = 3 if command[0] in ("EVAL", "EVALSHA") else 1
     key = command[at] if len(command) > at and " " not in command[0] else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -102,19 +102,14 @@ class Losses:
         self.rng, self.share = rng, share
         self.count = {"before": 0, "after": 0, "late": 0}
         self._late: set[asyncio.Task[Any]] = set()
-        self._pipeline, self._command = store.commits.pipeline, store.commits.execute_command
-        store.commits.pipeline, store.commits.execute_command = self._lossy_pipeline, self._lossy_command
+        self._ask = store.commits.ask
+        store.commits.ask = self._lossy  # type: ignore[method-assign]
         self._close = store.close
         store.close = self._closing  # type: ignore[method-assign]
 
-    def _lossy_pipeline(self, **options: Any) -> Any:
-        pipe = self._pipeline(**options)
-        execute = pipe.execute
-        pipe.execute = lambda **options: self._carry_out(partial(execute, **options))
-        return pipe
-
-    async def _lossy_command(self, *command: Any, **options: Any) -> Any:
-        return await self._carry_out(partial(self._command, *command, **options))
+    async def _lossy(self, *commands: Sequence[Any]) -> list[Any]:
+        answers: list[Any] = await self._carry_out(partial(self._ask, *commands))
+        return answers
 
     async def _carry_out(self, execute: Callable[[], Awaitable[Any]]) -> Any:
         if self.rng.random() >= self.share:
