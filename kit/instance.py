@@ -251,6 +251,16 @@ class Instance:
 
     async def _run(self, run: Run, first: bool) -> None:
         try:
+            await self._run_until_over(run, first)
+            run.feed.leave(run)
+            await self._follow(run.feed)
+        finally:
+            run.feed.leave(run)
+            del self._runs[run]
+            self.forget(run.log.session)
+
+    async def _run_until_over(self, run: Run, first: bool) -> None:
+        try:
             async with run.scribe:
                 await run.run(first=first)
             await self._trim(run.feed)
@@ -261,15 +271,10 @@ class Instance:
             self._look[run.log.shard].set()
         except Exception:  # one turn must not take the instance with it; it goes on when its lease has run out
             log.exception("session %s, turn %s: the run broke", run.log.session, run.turn)
-        finally:
-            run.feed.leave(run)
-            del self._runs[run]
-            self.forget(run.log.session)
-        await self._follow(run.feed)
 
     async def _follow(self, feed: Feed) -> None:
         """A turn that ended here may have been the reason to leave the log out of the shared read that is under way."""
-        if self._feeds.get(feed.log.session) is feed and not feed.followed and not feed.quiet:
+        if (feed.viewers or feed.turns) and not feed.followed and not feed.quiet:
             with suppress(*StoreError):  # then that read has failed, too
                 await self._ring(feed.log.shard)
 

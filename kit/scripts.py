@@ -73,7 +73,7 @@ if ARGV[10] ~= '' then
   redis.call('DEL', given)
   redis.call('XADD', KEYS[5], 'MAXLEN', 256, '*', 'f', KEYS[1])
 end
-for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[6]) end
+for _, i in ipairs({1, 2, 3, 6}) do redis.call('PEXPIRE', KEYS[i], ARGV[6]) end
 return answer
 """
 )

@@ -50,7 +50,7 @@ async def look(transcript: Transcript, session: str) -> Picture:
         ("kit:ticket:…", "string", f"tickets, not read: {len(tickets)}{' or more' if more else ''}", ""),
         (listed, "set", f"open turns: {len(members)}", ""),
         (wake, "stream", f"calls to look for turns: {woken}", ""),
-        (around, "stream", f"frames beside the logs: {told}", ""),
+        (around, "stream", f"beside the logs, frames and words: {told}", ""),
         (key, "hash", f"log = {log.name}", _span(ttl)),
         (log.stream, "stream", f"the log up to {last}, in appends: {size}", _span(kept)),
         (log.refs, "hash", f"words by their ref: {refs}", _span(refs_kept)),
