@@ -30,8 +30,8 @@ async def look(transcript: Transcript, session: str) -> Picture:
     key = Log(session, "", shard, "").owner
     ears = store.of(key).ears
     wake, around, listed = transcript.wake_key(shard), transcript.around_key(shard), transcript.open_key(shard)
-    asked = ears.pipeline(transaction=False).hgetall(key).smembers(listed).xlen(wake).xlen(around).pttl(key)
-    fields, members, woken, told, ttl = await asked.execute()
+    asked = ears.pipeline(transaction=False).hgetall(key).smembers(listed).xlen(wake).xlen(around).pttl(around).pttl(key)
+    fields, members, woken, told, told_kept, ttl = await asked.execute()
     shards = await store.of("kit:shards").ears.get("kit:shards")
     found = [await server.ears.scan(0, match="kit:ticket:*", count=500) for server in store.servers]
     more, tickets = any(rest for rest, _ in found), [key for _, keys in found for key in keys]
@@ -50,7 +50,7 @@ async def look(transcript: Transcript, session: str) -> Picture:
         ("kit:ticket:…", "string", f"tickets, not read: {len(tickets)}{' or more' if more else ''}", ""),
         (listed, "set", f"open turns: {len(members)}", ""),
         (wake, "stream", f"calls to look for turns: {woken}", ""),
-        (around, "stream", f"beside the logs, frames and words: {told}", ""),
+        (around, "stream", f"beside the logs, frames and words: {told}", _span(told_kept)),
         (key, "hash", f"log = {log.name}", _span(ttl)),
         (log.stream, "stream", f"the log up to {last}, in appends: {size}", _span(kept)),
         (log.refs, "hash", f"words by their ref: {refs}", _span(refs_kept)),
