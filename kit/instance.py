@@ -252,10 +252,8 @@ class Instance:
     async def _run(self, run: Run, first: bool) -> None:
         try:
             await self._run_until_over(run, first)
-            run.feed.leave(run)
             await self._follow(run.feed)
         finally:
-            run.feed.leave(run)
             del self._runs[run]
             self.forget(run.log.session)
 
@@ -271,6 +269,8 @@ class Instance:
             self._look[run.log.shard].set()
         except Exception:  # one turn must not take the instance with it; it goes on when its lease has run out
             log.exception("session %s, turn %s: the run broke", run.log.session, run.turn)
+        finally:
+            run.feed.leave(run)
 
     async def _follow(self, feed: Feed) -> None:
         """A turn that ended here may have been the reason to leave the log out of the shared read that is under way."""

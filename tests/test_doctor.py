@@ -159,9 +159,10 @@ async def test_nothing_is_left_in_the_store_for_good(real_store_url: str) -> Non
 
     await doctor.store(real_store_url)
     async with open_store(real_store_url) as opened:
-        assert await opened.redis.keys("*:doctor-*")
-        keys = set(await opened.redis.keys("*")) - {b"{0}:wake"}  # each shard's own, and bounded
-        assert all([0 < await opened.redis.pttl(key) <= 5000 for key in keys])
+        keys = await opened.redis.keys("*:doctor-*")
+        assert keys
+        assert set(await opened.redis.keys("*")) - set(keys) <= {b"{0}:wake", b"{0}:around"}  # each shard's own, and bounded
+        assert all([0 < await opened.redis.pttl(key) <= 5000 for key in [*keys, b"{0}:around"]])
 
 
 async def test_a_store_that_is_not_there_is_told_without_its_password() -> None:
