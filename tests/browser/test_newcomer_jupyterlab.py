@@ -114,6 +114,19 @@ async def test_two_notebooks_and_a_second_browser(notebook: LabPage, lab: Lab, c
     await second.close()
 
 
+async def test_a_page_whose_timers_are_late_shows_the_panel_that_is_there(notebook: LabPage, lab: Lab, browser: Browser) -> None:
+    """As those of a tab in the background: a page that asks for the widget too early must not look only once more, and too late."""
+    await notebook.run_first(2)
+    await notebook.connected()
+    await notebook.save()
+    elsewhere = await browser.new_context()
+    page = await elsewhere.new_page()
+    await page.add_init_script("const soon = setTimeout; window.setTimeout = (f, ms, ...of) => soon(f, ms === 100 ? 4000 : ms, ...of);")
+    friend = await lab.open(page, NOTEBOOK)
+    await friend.connected()
+    await elsewhere.close()
+
+
 async def raised(page: Page, error: str) -> None:
     """The last cell ended with an error."""
     await expect(page.locator(".jp-OutputArea-output").last).to_contain_text(error)
