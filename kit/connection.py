@@ -120,7 +120,7 @@ class Connection:
     async def serve(self) -> None:
         """Talk until the socket closes."""
         try:
-            self.feed = await self.instance.feed(self.visit.session)
+            self.feed = await self.instance.ears.open(self.visit.session)
             self.feed.viewers.add(self)
             try:
                 await self._talk()
@@ -128,7 +128,7 @@ class Connection:
                 self.feed.viewers.discard(self)
                 self.feed.live.discard(self)
                 self.instance.presence.tell(self.feed)
-                self.instance.forget(self.visit.session)
+                self.instance.ears.close(self.visit.session)
         except* Closed:
             pass
         except* StoreError as errors:
@@ -171,7 +171,7 @@ class Connection:
         transcript = self.instance.transcript
         opened = await transcript.open(self.visit.session)
         if opened.log.name != self.feed.log.name:
-            await self.instance.reopen(self.visit.session)
+            await self.instance.ears.reopen(self.visit.session)
         self.log = opened.log
         self.cursor, reason = await self._start(opened)
         ticket = None
@@ -293,7 +293,7 @@ class Connection:
                 await self._renew(token)
             case Typing():
                 self._budget.spend(20)
-                await self.instance.tell(self.feed, encode(msgspec.structs.replace(said, from_=self.identity.name)))
+                await self.instance.transcript.tell(self.feed.log, encode(msgspec.structs.replace(said, from_=self.identity.name)))
 
     async def _say(self, word: Said) -> Receipt:
         if isinstance(word, Patch):

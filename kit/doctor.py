@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import importlib.util
+import operator
 import os
 import re
 import secrets
@@ -58,16 +59,19 @@ def requirements(project: Path = ROOT / "pyproject.toml") -> list[str]:
     return [line for line in importlib.metadata.requires(DISTRIBUTION) or () if "extra ==" not in line]
 
 
+_COMPARE = {">=": operator.ge, "<": operator.lt, "!=": operator.ne}
+
+
 def package(requirement: str, installed: Callable[[str], str] = importlib.metadata.version) -> Check:
-    """One package: there, and within its bounds (`>=` and `<`, all that the kit uses)."""
+    """One package: there, and within its bounds (`>=`, `<` and `!=`, all that the kit uses)."""
     name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
     remedy = f"python -m pip install '{requirement}', in this environment ({sys.prefix})"
     try:
         version = installed(name)
     except importlib.metadata.PackageNotFoundError:
         return Check(False, f"{name} is not installed", remedy, fatal=True)
-    bounds = re.findall(r"(>=|<)\s*([\d.]+)", requirement)
-    fits = all((_numbers(version) >= _numbers(bound)) == (operator == ">=") for operator, bound in bounds)
+    bounds = re.findall(r"(>=|<|!=)\s*([\d.]+)", requirement)
+    fits = all(_COMPARE[sign](_numbers(version), _numbers(bound)) for sign, bound in bounds)
     return Check(fits, f"{name} {version}", remedy, fatal=True)
 
 

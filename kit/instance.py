@@ -11,17 +11,17 @@ import random
 import secrets
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from typing import Any, Literal
 
 import msgspec
 
 from kit.document import is_document
+from kit.ears import Ears
 from kit.ending import end
 from kit.feed import Feed
 from kit.history import Agent
-from kit.log import Gone, Spoken, Stored
-from kit.packets import START, Answer, Edit, EntryId, Patch, Prompt, Receipt, Result, Said, Stop
+from kit.log import Gone, Spoken
+from kit.packets import Answer, Edit, EntryId, Patch, Prompt, Receipt, Result, Said, Stop
 from kit.presence import EVERY, Presence
 from kit.projection import Projection, Turn
 from kit.scribe import Scribe
@@ -34,14 +34,6 @@ log = logging.getLogger("kit.instance")
 
 Overlap = Literal["queue", "interrupt", "reject"]
 """What becomes of a person's prompt to an agent that speaks: it waits, it stops that turn, or it is refused."""
-
-
-MANY, REST = 64, 20e-6
-"""From so many sessions on, and for so many seconds for each, the shared read rests after it has brought something.
-
-To ask for a thousand streams takes 10 ms. What another instance says is heard that much later; but an agent that has not heard it is
-refused by the store at once, and then it reads.
-"""
 
 
 class Instance:
@@ -71,13 +63,11 @@ class Instance:
         self.overlap = overlap
         self.presence = Presence(transcript, self.agents, rooms, presence)
         self._rng = rng or random.Random()
+        self.ears = Ears(transcript, woken=self._wake, around=self.presence.hear, rng=self._rng)
         self._turn_options = turn_options
-        self._feeds: dict[str, Feed] = {}
-        self._opening: dict[str, asyncio.Lock] = {}
         self._runs: dict[Run, asyncio.Task[None]] = {}
         self._words: set[asyncio.Task[Receipt]] = set()
         self._tasks: asyncio.TaskGroup
-        self._bell = secrets.token_urlsafe(9)
         self._look = [asyncio.Event() for _ in range(transcript.shards)]
         self._leaving = False
         self._over = False
@@ -89,8 +79,8 @@ class Instance:
         fault: Exception | None = None
         async with asyncio.TaskGroup() as self._tasks:
             shards = range(self.transcript.shards)
-            service = [self._tasks.create_task(work) for work in (self._renew(), self.presence.run(self._feeds))]
-            service += [self._tasks.create_task(work(s)) for s in shards for work in (self._listen, self._adopt)]
+            service = [self._tasks.create_task(work) for work in (self._renew(), self.presence.run(self.ears.feeds))]
+            service += [self._tasks.create_task(work(s)) for s in shards for work in (self.ears.listen, self._adopt)]
             try:
                 yield self
                 await self.hand_over()
@@ -99,51 +89,10 @@ class Instance:
                 fault = error
             finally:
                 self._over = True  # a library may swallow a cancellation, and this block be cancelled again: then they end by themselves
+                self.ears.end()
                 await end((*service, *self._words, *self._runs.values()))
         if fault:
             raise fault
-
-    # ---- sessions ----
-
-    async def feed(self, session: str) -> Feed:
-        """This instance's ear on a session, opened where it is not yet."""
-        async with (opening := self._opening.setdefault(session, asyncio.Lock())):
-            if self._opening.get(session) is not opening:  # the last one left while we waited, and it went with the ear
-                return await self.feed(session)
-            if not (feed := self._feeds.get(session)):
-                feed = self._feeds[session] = Feed(self.transcript, await self.transcript.open(session))
-                try:
-                    await self._ring(feed.log.shard)
-                except StoreError:  # nobody follows it
-                    del self._feeds[session]
-                    raise
-            return feed
-
-    @asynccontextmanager
-    async def _holding(self, session: str) -> AsyncIterator[Feed]:
-        """The ear on a session, which stays open inside the block though nobody listens by it yet."""
-        feed = await self.feed(session)
-        feed.held += 1
-        try:
-            yield feed
-        finally:
-            feed.held -= 1
-            self.forget(session)
-
-    async def reopen(self, session: str) -> None:
-        """The session may have another log now: look, and move there."""
-        if feed := self._feeds.get(session):
-            opened = await self.transcript.open(session)
-            if opened.log.name != feed.log.name:
-                log.warning("session %s: its log was replaced", session)
-                feed.move(opened)
-                await self._ring(feed.log.shard)
-
-    def forget(self, session: str) -> None:
-        """Close the ear on a session that nobody here needs."""
-        feed = self._feeds.get(session)
-        if feed and not feed.viewers and not feed.turns and not feed.held and not self._opening[session].locked():
-            del self._feeds[session], self._opening[session]
 
     # ---- words ----
 
@@ -163,12 +112,12 @@ class Instance:
             task.exception()  # asked for, as its caller may be gone
 
     async def _say_until_told(self, session: str, word: Said, heard: int | None) -> Receipt:
-        async with self._holding(session) as feed:
+        async with self.ears.holding(session) as feed:
             while True:
                 try:
                     return await self._say(feed, word, heard)
                 except Gone:
-                    await self.reopen(session)
+                    await self.ears.reopen(session)
 
     async def _say(self, feed: Feed, word: Said, heard: int | None) -> Receipt:
         if isinstance(word, Prompt):
@@ -242,7 +191,7 @@ class Instance:
         async def ask(word: Prompt, heard: int) -> Receipt:
             return await self.say(feed.log.session, word, agent, heard)
 
-        scribe = Scribe(feed.log.session, self._holding, self.reopen)
+        scribe = Scribe(feed.log.session, self.ears)
         run = Run(feed, turn, self.agents[agent], by=by, ask=ask, scribe=scribe, rng=self._rng, **self._turn_options)
         if self._leaving:
             run.leave()
@@ -252,10 +201,10 @@ class Instance:
     async def _run(self, run: Run, first: bool) -> None:
         try:
             await self._run_until_over(run, first)
-            await self._follow(run.feed)
+            await self.ears.follow_again(run.feed)
         finally:
             del self._runs[run]
-            self.forget(run.log.session)
+            self.ears.close(run.log.session)
 
     async def _run_until_over(self, run: Run, first: bool) -> None:
         try:
@@ -265,18 +214,12 @@ class Instance:
         except Gone:
             log.info("session %s, turn %s: its log was replaced; where the new one holds it, it goes on there", run.log.session, run.turn)
             with suppress(*StoreError):
-                await self.reopen(run.log.session)
-            self._look[run.log.shard].set()
+                await self.ears.reopen(run.log.session)
+            self._wake(run.log.shard)
         except Exception:  # one turn must not take the instance with it; it goes on when its lease has run out
             log.exception("session %s, turn %s: the run broke", run.log.session, run.turn)
         finally:
             run.feed.leave(run)
-
-    async def _follow(self, feed: Feed) -> None:
-        """A turn that ended here may have been the reason to leave the log out of the shared read that is under way."""
-        if (feed.viewers or feed.turns) and not feed.followed and not feed.quiet:
-            with suppress(*StoreError):  # then that read has failed, too
-                await self._ring(feed.log.shard)
 
     async def _trim(self, feed: Feed) -> None:
         """Keep the log bounded: whole epochs go, from the front, never past a turn that is open."""
@@ -293,88 +236,7 @@ class Instance:
         if self._runs:
             await asyncio.wait(self._runs.values(), timeout=5.0)
 
-    # ---- what an instance does all the time ----
-
-    async def _listen(self, shard: int) -> None:
-        """The shared read: one blocking command follows the logs of a shard in which others speak, and its own few streams."""
-        own: dict[str, EntryId] = {}
-        delay, run = 0.01, ""
-        while not self._over:
-            try:
-                if not own:
-                    own = await self._own_streams(shard)
-                if run != self.transcript.run_id(shard):  # not only after an error of this read: another may have met it first
-                    run = await self._after_restart(shard)
-                feeds = self._to_follow(shard)
-                found = await self.transcript.follow({**own, **_cursors(feeds)}, block=5.0, heard=partial(_cursors, feeds))
-                delay = 0.01
-                for stream, entries in found.items():
-                    if stream in feeds and feeds[stream].log.stream == stream:
-                        feeds[stream].accept(entries)
-                for stream in own.keys() & found.keys():  # after the logs: of what stands there, nothing more is to be done
-                    await self._told(shard, stream, found[stream])
-                    own[stream] = found[stream][-1].id  # not before: what could not be done is told again
-                if len(feeds) >= MANY:
-                    await asyncio.sleep(REST * len(feeds))
-            except StoreError as error:
-                log.warning("waiting for the store: %s", error)
-                with suppress(*StoreError):
-                    await self.transcript.store.look()
-                await asyncio.sleep(self._rng.uniform(0, delay))
-                delay = min(2 * delay, 1.0)
-
-    def _to_follow(self, shard: int) -> dict[str, Feed]:
-        """The logs that the next shared read brings, by stream: once each, from where it was opened; then those in which others speak."""
-        feeds = [feed for feed in self._feeds.values() if feed.log.shard == shard]
-        for feed in feeds:
-            feed.followed = feed.followed is None or not feed.alone
-        return {feed.log.stream: feed for feed in feeds if feed.followed}
-
-    async def _own_streams(self, shard: int) -> dict[str, EntryId]:
-        wake, around = self.transcript.wake_key(shard), self.transcript.around_key(shard)
-        return {self._bell_key(shard): START, wake: await self.transcript.last(wake), around: await self.transcript.last(around)}
-
-    async def _told(self, shard: int, stream: str, entries: Sequence[Stored]) -> None:
-        if stream == self.transcript.wake_key(shard):
-            await self._woken(shard, {entry.body.decode().partition("}:")[2] for entry in entries})
-        elif stream == self.transcript.around_key(shard):
-            for entry in entries:
-                session, _, told = entry.body.partition(b" ")
-                if feed := self._feeds.get(session.decode()):
-                    await self._told_around(feed, told)
-
-    async def _told_around(self, feed: Feed, told: bytes) -> None:
-        """A frame that is in no log, or the id of a word."""
-        if not told.startswith(b"{"):
-            if feed.cursor < EntryId.given(told):
-                await feed.catch_up()
-            return
-        self.presence.hear(feed, told)
-        for viewer in feed.viewers:
-            viewer.beside(told)
-
-    async def tell(self, feed: Feed, frame: bytes) -> None:
-        """Send a frame around the log to everybody in the session, on every instance."""
-        await self.transcript.tell(feed.log, frame)
-
-    async def _woken(self, shard: int, sessions: set[str]) -> None:
-        for session in sessions:
-            await self.reopen(session)
-        self._look[shard].set()
-
-    async def _after_restart(self, shard: int) -> str:
-        """A restarted store may have lost the tail of its logs: every session is opened again, and moves to a new log."""
-        run = self.transcript.run_id(shard)
-        for session in [s for s, f in self._feeds.items() if f.log.shard == shard and f.log.run != run]:
-            await self.reopen(session)
-        return run
-
-    async def _ring(self, shard: int) -> None:
-        """Let the shared read begin again, with one more log to follow."""
-        await self.transcript.ring(self._bell_key(shard))
-
-    def _bell_key(self, shard: int) -> str:
-        return f"{{{shard}}}:bell:{self._bell}"
+    # ---- leases ----
 
     async def _renew(self) -> None:
         while not self._over:
@@ -389,6 +251,9 @@ class Instance:
         for run, head in zip(held, heads, strict=True):
             if run.feed.log is run.log and run.feed.epoch < head.epoch:  # a word of which nothing was told: the store keeps few such notes
                 await run.feed.catch_up()
+
+    def _wake(self, shard: int) -> None:
+        self._look[shard].set()
 
     async def _adopt(self, shard: int) -> None:
         """Look for turns that are open and unleased: each quarter lease, when a lease is due to end, and when woken."""
@@ -410,16 +275,11 @@ class Instance:
         left = await self.transcript.time_left(others)
         for (session, turn), seconds in zip(others, left, strict=True):
             if seconds < 0:
-                async with self._holding(session) as feed:
+                async with self.ears.holding(session) as feed:
                     current, by = feed.log, secrets.token_urlsafe(9)
                     if await self.transcript.take(current, turn, by) and feed.log is current:
                         self._start(feed, turn, by, first=False)
         return min((seconds + 0.002 for seconds in left if seconds >= 0), default=self.transcript.lease)
-
-
-def _cursors(feeds: Mapping[str, Feed]) -> dict[str, EntryId]:
-    """Where each stream has been heard up to by now."""
-    return {stream: feed.cursor for stream, feed in feeds.items()}
 
 
 def _in_the_way(projection: Projection, word: Said) -> list[Turn]:

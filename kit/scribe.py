@@ -11,11 +11,12 @@ So an agent never writes on top of a text that it has not seen, and no keystroke
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from kit.document import MAX_TEXT, Text, document_session
+from kit.ears import Ears
 from kit.feed import Feed
 from kit.history import AgentError, Copy, History
 from kit.log import Gone, Stored, Unheard
@@ -26,12 +27,10 @@ OPENING = EntryId(0, 1)
 
 
 class Scribe:
-    """One turn's ears on the documents of its session, open from when it first needs them until the block ends."""
+    """One turn's hand in the documents of its session: their feeds are open from when it first needs them until the block ends."""
 
-    def __init__(
-        self, session: str, holding: Callable[[str], AbstractAsyncContextManager[Feed]], reopen: Callable[[str], Awaitable[None]]
-    ) -> None:
-        self._session, self._holding, self._reopen = session, holding, reopen
+    def __init__(self, session: str, ears: Ears) -> None:
+        self._session, self._ears = session, ears
         self._feeds: dict[str, Feed] = {}
         self._ends = AsyncExitStack()
 
@@ -72,7 +71,7 @@ class Scribe:
             except Unheard:
                 await feed.catch_up()
             except Gone:
-                await self._reopen(feed.log.session)
+                await self._ears.reopen(feed.log.session)
 
     async def _open(self, feed: Feed, packet: Document | Write) -> None:
         opening = packet if isinstance(packet, Document) else Document(name=packet.name, kind="text", from_=packet.from_, turn=packet.turn)
@@ -81,7 +80,7 @@ class Scribe:
 
     async def _text(self, name: str) -> Text:
         if name not in self._feeds:
-            self._feeds[name] = await self._ends.enter_async_context(self._holding(document_session(self._session, name)))
+            self._feeds[name] = await self._ends.enter_async_context(self._ears.holding(document_session(self._session, name)))
         return (await self._feeds[name].projection()).text
 
     async def read(self, history: History) -> History:

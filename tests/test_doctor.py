@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from packaging.requirements import Requirement
 
 from kit import doctor
 from kit.doctor import Check
@@ -59,6 +60,9 @@ async def test_where_a_package_is_missing_nothing_is_said_that_would_need_it(mon
         ("ipykernel>=7.4,<8", "8.0.0", False),
         ("ipykernel>=7.4,<8", "7.10", True),  # not as strings
         ("ipykernel>=7.4,<8", "7.4", True),
+        ("jupyterlab-widgets!=3.0.17", "3.0.17", False),
+        ("jupyterlab-widgets!=3.0.17", "3.0.16", True),
+        ("jupyterlab-widgets!=3.0.17", "3.0.18", True),
         ("websockets>=17", "17.4", True),
         ("websockets>=17", "17rc1", True),
         ("websockets>=17", "9.9", False),
@@ -71,7 +75,7 @@ def test_a_package_is_within_its_bounds(requirement: str, version: str, ok: bool
     asked: list[str] = []
     check = doctor.package(requirement, lambda name: asked.append(name) or version)
     assert check.ok is ok
-    assert asked == [requirement.split(">")[0].split("[")[0]]
+    assert asked == [Requirement(requirement).name]
     assert version in str(check)
     assert ok or f"pip install '{requirement}'" in str(check)
 
@@ -91,8 +95,9 @@ def test_every_dependency_of_the_project_is_asked_for(tmp_path: Path) -> None:
     """Of the checkout; and of the installed kit where there is no checkout."""
     lines = doctor.requirements()
     assert any(line.startswith("websockets>=") for line in lines)
-    installed = {line.split(";")[0].strip().lower() for line in doctor.requirements(tmp_path / "pyproject.toml")}
-    assert {line.split(">")[0].lower() for line in lines} == {line.split(">")[0].split("<")[0].lower() for line in installed}
+    installed = doctor.requirements(tmp_path / "pyproject.toml")
+    project, package = ({(each.name.lower(), *each.extras) for each in map(Requirement, found)} for found in (lines, installed))
+    assert project == package
 
 
 def test_the_kit_must_be_importable_from_a_kernels_folder() -> None:

@@ -41,7 +41,7 @@ class Reads:
 
 async def left_out(node: Node, session: str = "s") -> None:
     """Until the shared read that is under way does not bring the log of the session."""
-    while node.server.instance._feeds[session].followed is not False:  # noqa: ASYNC110  # nobody is told
+    while node.server.instance.ears.feeds[session].followed is not False:  # noqa: ASYNC110  # nobody is told
         await asyncio.sleep(0.005)
 
 
@@ -84,7 +84,7 @@ async def test_a_word_of_which_the_store_kept_no_note_is_heard_when_the_lease_is
 
         async def missed(*_: object) -> None: ...
 
-        monkeypatch.setattr(one.server.instance, "_told_around", missed)
+        monkeypatch.setattr(one.server.instance.ears, "_told_around", missed)
         await bob.session.stop()
         assert (await ann.ended(turn)).reason == "stopped"
 
@@ -119,7 +119,7 @@ async def test_whose_turn_was_lost_in_a_hole_follows_the_log_again(store: str, m
         pipe.xadd(log.stream, {"f": stored(Prompt(text="go on", to="agent", from_="bob")), "prev": "2-0"}, "3-0")
         pipe.xtrim(log.stream, minid="3-0", approximate=False)
         await pipe.execute()
-        await instance._feeds["s"].catch_up()
+        await instance.ears.feeds["s"].catch_up()
         await ann.until(lambda w: w.gaps)
         await ann.until(lambda w: w.log and w.log[-1].id == "3-0")
         while instance._runs:  # noqa: ASYNC110  # nobody is told

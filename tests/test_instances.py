@@ -63,7 +63,7 @@ async def test_a_cold_start_keeps_the_port_and_nothing_else(store: str) -> None:
         await one.stop()
         assert not one.running
         await one.start()
-        assert (one.url, one.server is before, one.server.instance._feeds) == (url, False, {})
+        assert (one.url, one.server is before, one.server.instance.ears.feeds) == (url, False, {})
         await ann.ended(turn_of(await ann.session.prompt("again")))
         assert ann.gaps == []
 

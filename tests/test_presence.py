@@ -91,7 +91,7 @@ async def test_an_exit_tells_what_has_just_changed(store: str) -> None:
         open_store(store) as opened,
     ):
         async with Instance(Transcript(opened), AGENTS, rooms=["room"]).running() as instance:
-            instance.presence.tell(await instance.feed("room"))
+            instance.presence.tell(await instance.ears.open("room"))
         assert (await ann.until("who", names=[]))["agents"] == [*AGENTS]
 
 

@@ -105,7 +105,7 @@ class SessionView:
         return run(self._silence())
 
     async def _silence(self) -> Transcript:
-        feed = await self._instance.feed(self.name)
+        feed = await self._instance.ears.open(self.name)
         while _speaking(await feed.projection()):  # noqa: ASYNC110  # as in `_ended`
             await asyncio.sleep(0.02)
         return await self._read()
@@ -116,7 +116,7 @@ class SessionView:
     async def _ended(self, receipt: Receipt, call: str) -> Transcript:
         if receipt.status == "refused":
             raise ValueError(receipt.reason)
-        feed = await self._instance.feed(self.name)
+        feed = await self._instance.ears.open(self.name)
         now = await feed.projection()
         turn = now.calls[call].turn if call else next(id for id in (*now.turns, *now.ended) if id.startswith(f"{receipt.id}/"))
         while turn in _speaking(await feed.projection()):  # noqa: ASYNC110  # a feed wakes runs and viewers: no event for us

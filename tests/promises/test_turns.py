@@ -356,7 +356,7 @@ async def test_nothing_stays_when_everybody_has_left(store: str) -> None:
         instance = one.server.instance
         await idle(one)
         await asyncio.gather(*(ended(connection) for connection in one.server.connections))
-        assert (instance._runs, instance._feeds, instance._opening) == ({}, {}, {})
+        assert (instance._runs, instance.ears.feeds, instance.ears._opening) == ({}, {}, {})
         assert len(tasks()) <= quiet
         await released(store)
         assert await instance.transcript.open_turns(0) == []
@@ -378,14 +378,14 @@ async def test_who_comes_in_the_step_in_which_the_last_one_leaves_has_the_same_e
         instance = one.server.instance
 
         async def come_and_go() -> asyncio.Task[Feed]:
-            await instance.feed("s")
-            instance.forget("s")
-            return asyncio.create_task(instance.feed("s"))
+            await instance.ears.open("s")
+            instance.ears.close("s")
+            return asyncio.create_task(instance.ears.open("s"))
 
-        going, coming = asyncio.create_task(come_and_go()), asyncio.create_task(instance.feed("s"))
+        going, coming = asyncio.create_task(come_and_go()), asyncio.create_task(instance.ears.open("s"))
         assert await coming is await (await going)
-        instance.forget("s")
-        assert await instance.feed("s") is not coming.result()
+        instance.ears.close("s")
+        assert await instance.ears.open("s") is not coming.result()
 
 
 async def test_a_prompt_whose_sender_left_at_once_can_still_be_stopped(store: str) -> None:
