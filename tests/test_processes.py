@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
@@ -60,14 +63,16 @@ async def test_a_frozen_process_wakes_up_and_is_refused() -> None:
         assert said(log, turn) == count(TO)
 
 
-def test_no_proxy_and_no_key_reaches_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy would be asked for loopback, and with a key the demo would ask a real model."""
-    for name in ("HTTP_PROXY", "https_proxy", "ALL_PROXY", "OPENAI_API_KEY", "OPENAI_BASE_URL", "KIT_MODEL"):
+@pytest.mark.parametrize("demo", [True, False])
+def test_no_proxy_and_no_key_of_the_demo_reaches_a_process(monkeypatch: pytest.MonkeyPatch, demo: bool) -> None:
+    """A proxy would be asked for loopback, and with a key the demo would ask a real model; one's own agent has what it would have here."""
+    proxies, model = ("HTTP_PROXY", "https_proxy", "ALL_PROXY"), ("OPENAI_API_KEY", "OPENAI_BASE_URL", "KIT_MODEL")
+    for name in (*proxies, *model):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("KEPT", "yes")
-    environment = _environment()
+    environment = _environment(demo=demo)
     assert environment["KEPT"] == "yes"
-    assert "http://127.0.0.1:9" not in environment.values()
+    assert {name for name, value in environment.items() if value == "http://127.0.0.1:9"} == (set() if demo else set(model))
 
 
 async def test_a_process_that_does_not_start_says_so() -> None:
@@ -100,6 +105,20 @@ async def test_it_answers_as_the_one_that_it_serves(served: Any) -> None:
         waiting = asyncio.create_task(far.ears.xread({"s": "0-0"}, block=5000))
         await near.redis.xadd("s", {"f": "1"}, id="1-1")
         assert await waiting == [[b"s", [(b"1-1", {b"f": b"1"})]]]
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_who_was_accepted_when_it_ended_is_cut_off(steps: int) -> None:
+    """At whichever step of the loop: a connection that nobody has would stay open."""
+    async with served_store() as store:
+        client = socket.create_connection(("127.0.0.1", urlsplit(store.url).port))  # it waits to be accepted
+        for _ in range(steps):
+            await asyncio.sleep(0)
+    with client:
+        client.setblocking(False)
+        async with asyncio.timeout(5):
+            with suppress(ConnectionResetError):
+                assert await asyncio.get_running_loop().sock_recv(client, 1) == b""
 
 
 async def test_an_error_is_an_answer(served: Any) -> None:

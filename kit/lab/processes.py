@@ -98,7 +98,7 @@ async def processes(agent: str = "", count: int = 2, *, store: str, **options: A
     started: list[Process] = []
     try:
         for _ in range(count):
-            started.append(Process(options, _environment()))
+            started.append(Process(options, _environment(demo=not agent)))
             await started[-1].begin()
         for process in started:
             await process.listening()
@@ -108,8 +108,8 @@ async def processes(agent: str = "", count: int = 2, *, store: str, **options: A
             await process.end()
 
 
-def _environment() -> dict[str, str]:
+def _environment(*, demo: bool) -> dict[str, str]:
     """This process's own, with one secret for all. A key would let the demo ask a real model, a proxy would be asked for loopback."""
-    kept = {k: v for k, v in os.environ.items() if k not in _OF_THE_MODEL and not k.lower().endswith("_proxy")}
+    kept = {k: v for k, v in os.environ.items() if not (demo and k in _OF_THE_MODEL) and not k.lower().endswith("_proxy")}
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     return {**kept, "PYTHONPATH": path, "KIT_SECRET": _SECRET}

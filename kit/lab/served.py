@@ -12,7 +12,7 @@ import asyncio
 import secrets
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from kit.ending import end, stop_listening
@@ -31,7 +31,7 @@ class ServedStore:
         self.run_id = "fake"  # as this process knows it by its name, so that both may use it
         self._answers = asyncio.Event()
         self._answers.set()
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], StreamWriter] = {}
 
     def pause(self) -> None:
         """From now on nothing is answered; what is asked meanwhile is answered by and by after `resume`."""
@@ -69,11 +69,15 @@ class ServedStore:
 
     def _accept(self, reader: StreamReader, writer: StreamWriter) -> None:
         task = asyncio.create_task(self._serve(reader, writer))
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
+        self._connections[task] = writer
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        """Whatever ended it: a task that is cancelled before its first step closes nothing itself."""
+        self._connections.pop(task).close()
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
-        with closing(writer), suppress(ConnectionError):
+        with suppress(ConnectionError):
             async with open_store(self.name) as own:
                 line = await own.redis.connection_pool.get_connection()  # one's own: MULTI and CLIENT UNBLOCK are a connection's affair
                 while command := await _command(reader):
