@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,13 +92,21 @@ def _digest(file: Path) -> str:
 def command(work: Path, more: Sequence[str], *, root: bool) -> list[str]:
     """JupyterLab of this very Python on the first notebook, on loopback only, behind its token; `more` comes last, and so wins."""
     options = ["--ServerApp.ip=127.0.0.1", f"--LabApp.default_url=/lab/tree/{FIRST}"]  # the address that it prints
-    options += ["--LabApp.news_url=None"]  # or it asks, over the first notebook, whether to fetch news from its makers' site
     options += ["--allow-root"] if root else []  # in a container everybody is
     return [sys.executable, "-m", "jupyterlab", str(work / FIRST), *options, *more]
 
 
+def settings(env: Mapping[str, str] = os.environ) -> str:
+    """`JUPYTER_CONFIG_PATH` with ours: else JupyterLab asks, over the first notebook, whether to fetch news from its makers' site.
+
+    Its option for that, `LabApp.news_url`, says nothing to the page (4.6), which does the asking.
+    """
+    return os.pathsep.join(filter(None, (env.get("JUPYTER_CONFIG_PATH"), str(Path(__file__).parent / "jupyter"))))
+
+
 def run(arguments: list[str]) -> int:
     """Become this program. Windows has no exec that keeps the console: there it is run and waited for."""
+    os.environ["JUPYTER_CONFIG_PATH"] = settings()
     if os.name != "nt":
         sys.stdout.flush()
         os.execv(arguments[0], arguments)  # noqa: S606  # our own command line, and no shell that could misread it

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import re
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from nbformat.sign import NotebookNotary
 
 from kit import doctor, work
 from kit.__main__ import main
-from kit.work import FIRST, NoNotebooks, command, copy_notebooks, open_lab
+from kit.work import FIRST, NoNotebooks, command, copy_notebooks, open_lab, settings
 
 
 @pytest.fixture
@@ -126,8 +128,18 @@ def test_jupyterlab_understands_the_command(notebooks: Path, tmp_path: Path) -> 
     assert '"ip": "127.0.0.1"' in done.stdout
     assert '"port": 8899' in done.stdout
     assert "/lab/tree/00_start_here.ipynb" in done.stdout
-    assert '"news_url": "None"' in done.stdout
     assert "WARNING" not in done.stderr.upper()
+
+
+def test_the_page_does_not_ask_about_news(tmp_path: Path) -> None:
+    """By what JupyterLab's server reads for the page; and a learner's own settings stay, and come first."""
+    (tmp_path / "labconfig").mkdir()
+    (tmp_path / "labconfig" / "page_config.json").write_text('{"disabledExtensions": {"theirs": true}}')
+    env = {**os.environ, "JUPYTER_CONFIG_PATH": settings({"JUPYTER_CONFIG_PATH": str(tmp_path)})}
+    asked = [sys.executable, "-c", "from jupyterlab_server.config import get_page_config as g; print(g([])['disabledExtensions'])"]
+    told = subprocess.run(asked, env=env, capture_output=True, text=True, check=True, timeout=50).stdout
+    assert {"theirs", "@jupyterlab/apputils-extension:announcements"} <= set(ast.literal_eval(told))
+    assert settings({}) == env["JUPYTER_CONFIG_PATH"].rpartition(os.pathsep)[2]
 
 
 def test_without_notebooks_it_says_where_they_come_from(tmp_path: Path) -> None:
