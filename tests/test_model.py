@@ -133,12 +133,25 @@ def test_a_sum_is_exact(prompt: str, answer: str) -> None:
     assert told(prompt).content == answer
 
 
-@pytest.mark.parametrize("prompt", ["1/0", "9**9", "1 2 + 3", "2 +", "2 -- 3", "42", "--1", "", "Tell me about   frogs", "hello"])
+@pytest.mark.parametrize("prompt", ["1/0", "9**9", "1 2 + 3", "2 +", "2 -- 3", "42", "--1", "", "Tell me about   frogs", "hello world"])
 def test_what_is_not_in_the_script_is_said_to_be_so(prompt: str) -> None:
     """With the way to a real model."""
     said = told(prompt)
     assert f"“{' '.join(prompt.split())}” is beyond my script" in said.content
     assert all(name in said.content for name in ("scripted model", "OPENAI_API_KEY", "OPENAI_BASE_URL", "KIT_MODEL"))
+    assert not said.calls
+
+
+@pytest.mark.parametrize(
+    ("prompt", "first"),
+    [("hello", "Hello!"), ("Hi there!", "Hello!"), ("Good morning", "Hello!"), ("help", "I am"), ("What can you do?", "I am")],
+)
+def test_a_greeting_is_returned_and_it_says_what_it_can_do(prompt: str, first: str) -> None:
+    """And what it is: nobody shall take it for a model."""
+    said = told(prompt)
+    assert said.content.startswith(first)
+    assert "beyond" not in said.content
+    assert all(part in said.content for part in ("scripted model", "count to 20", "OPENAI_API_KEY"))
     assert not said.calls
 
 

@@ -128,6 +128,15 @@ def plan(turn: Turn, found: re.Match[str]) -> Reply:
     return Reply(f"The person wants a plan for {topic}.", f"A plan for {topic}:\n{steps}")
 
 
+def greeting(turn: Turn, found: re.Match[str]) -> Reply:
+    """Most people's first word."""
+    return Reply("A greeting; I say what I am.", f"Hello! {ME}")
+
+
+def abilities(turn: Turn, found: re.Match[str]) -> Reply:
+    return Reply("The person wants to know what I can do.", ME)
+
+
 def otherwise(turn: Turn) -> Reply:
     """What a script cannot do, said honestly."""
     return Reply("That is not in my script; I say so.", f"“{' '.join(turn.prompt.split())[:80]}” is beyond my script. {ME}")
@@ -140,6 +149,8 @@ INTENTS: tuple[tuple[str, Callable[[Turn, re.Match[str]], Reply | None]], ...] =
     (r"^(?:what(?:'s| is)|how much is|calculate|compute)?\s*(-?\d[\d\s.]*[-+*/][-\d\s.+*/]{0,150}\d)[\s=?.!]*$", sums),
     (r"\b(?:weather|forecast|temperature)\b", weather),
     (r"\b(?:code|function|program)\b", code),
+    (r"^\W*(?:hello|hi|hey|good (?:morning|afternoon|evening))(?: there| you)?\W*$", greeting),
+    (r"^\W*(?:help|who are you|what (?:are you|can you do|do you do))\W*$", abilities),
     (r"\bplan\b(?: me)?(?: (?:for|of|to|about|on)\b)?(.*)", plan),
 )
 
