@@ -43,11 +43,18 @@ class Commits:
     async def _work(self) -> None:
         try:
             while self._waiting:
-                batch, self._waiting = self._waiting, []
+                batch, self._waiting = self._still_meant(self._waiting), []
                 batch.sort(key=lambda commit: commit.log.shard)
                 await self._send([list(share) for _, share in groupby(batch, lambda commit: commit.log.shard)])
         finally:
             self._busy = None
+
+    def _still_meant(self, waiting: Sequence[_Commit]) -> list[_Commit]:
+        """Those of logs that are as they were: where the store was restarted meanwhile, what came before in a log may be gone."""
+        for commit in waiting:
+            if commit.log.run != self._store.run_id and not commit.ids.done():
+                commit.ids.set_exception(Gone(commit.log.session))
+        return [commit for commit in waiting if commit.log.run == self._store.run_id]
 
     async def _send(self, shares: list[list[_Commit]]) -> None:
         try:

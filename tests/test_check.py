@@ -20,7 +20,9 @@ import pytest
 
 from kit.lab import check, hint, solution
 from kit.lab.check import NotYet, Outcome
+from kit.lab.thread import raise_in
 
+CHECK: Any = sys.modules["kit.lab.check"]  # the name `kit.lab.check` is the function's
 CHAPTER = """
 from kit.lab.check import Attempt, Exercise
 
@@ -68,7 +70,7 @@ def _chapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("KIT_STRICT", raising=False)
-    monkeypatch.setattr(sys.modules["kit.lab.check"], "_given", Counter())
+    monkeypatch.setattr(CHECK, "_given", Counter())
 
 
 def rows(outcome: Outcome) -> dict[str, str]:
@@ -306,6 +308,28 @@ def test_what_never_ends_is_ended(number: str, endless: Any, line: str | None, c
     assert not any(thread.is_alive() for thread in left)
     gc.collect()
     assert caplog.text == ""
+
+
+def test_ended_while_it_waits_for_what_refuses_it_leaves_no_loop_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine the check's patience may end in that moment."""
+    monkeypatch.setattr(CHECK, "_PARTING", 0.3)
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def stays(x: Any) -> None:
+        loops.append(asyncio.get_running_loop())
+        await stubborn(x)
+
+    def wait() -> None:
+        with suppress(CHECK._Endless):
+            CHECK._await(stays(2), 0.05)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    thread.join(0.2)
+    raise_in(thread, CHECK._Endless)
+    thread.join()
+    assert loops[0].is_closed()
+    gc.collect()
 
 
 @pytest.mark.parametrize("number", ["97.9", "42.1", "x", "", 97.7, None])

@@ -60,9 +60,9 @@ async def test_where_a_package_is_missing_nothing_is_said_that_would_need_it(mon
         ("ipykernel>=7.4,<8", "8.0.0", False),
         ("ipykernel>=7.4,<8", "7.10", True),  # not as strings
         ("ipykernel>=7.4,<8", "7.4", True),
-        ("jupyterlab-widgets!=3.0.17", "3.0.17", False),
-        ("jupyterlab-widgets!=3.0.17", "3.0.16", True),
-        ("jupyterlab-widgets!=3.0.17", "3.0.18", True),
+        ("jupyterlab-widgets>=3.0.16,!=3.0.17", "3.0.17", False),
+        ("jupyterlab-widgets>=3.0.16,!=3.0.17", "3.0.16", True),
+        ("jupyterlab-widgets>=3.0.16,!=3.0.17", "3.0.18", True),
         ("websockets>=17", "17.4", True),
         ("websockets>=17", "17rc1", True),
         ("websockets>=17", "9.9", False),

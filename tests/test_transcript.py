@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -445,6 +445,35 @@ async def test_what_was_asked_before_the_restart_was_known_is_not_said_after_it(
         said = await asyncio.gather(*(transcript.say(log, word(ref=f"r{i}")) for i in range(2, 10)), return_exceptions=True)
         assert [answer for answer in said if not isinstance(answer, (*StoreError, Gone))] == []
         assert await again(lambda: texts(transcript, log)) == ["1-0"]
+
+
+async def test_what_waited_for_another_append_while_the_store_restarted_is_not_appended(
+    real_store: RealStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would stand behind what was lost, as if nothing lay between."""
+    async with opened_on(real_store.url) as (store, transcript, log):
+        await transcript.say(log, word())
+        await transcript.append(log, 1, said("a"))
+        ask, over = store.commits.ask, asyncio.Event()
+
+        async def late(*commands: Any) -> list[Any]:
+            await over.wait()
+            return await ask(*commands)
+
+        monkeypatch.setattr(store.commits, "ask", late)
+        appends = [asyncio.create_task(transcript.append(log, 1, said("b")))]
+        await asyncio.sleep(0.01)
+        appends += [asyncio.create_task(transcript.append(log, 1, said(text))) for text in "cd"]
+        await asyncio.sleep(0.01)
+        real_store.restart(keep=True)
+        while store.run_id == log.run:
+            with suppress(*StoreError):
+                await store.redis.ping()
+        over.set()
+        asked = await asyncio.gather(*appends, return_exceptions=True)
+        assert [type(answer) for answer in asked[1:]] == [Gone, Gone]
+        assert isinstance(asked[0], StoreError)
+        assert await again(lambda: texts(transcript, log)) == ["1-0", "1-1"]
 
 
 async def again(ask: Any) -> Any:

@@ -285,11 +285,13 @@ def _await(waited: Coroutine[Any, Any, Any], seconds: float) -> None:
             raise _Endless
         task.result()
     finally:
-        if left := asyncio.all_tasks(own):
-            for each in left:
-                each.cancel()
-            own.run_until_complete(asyncio.wait(left, timeout=_PARTING))
-        own.close()
+        try:
+            if left := asyncio.all_tasks(own):
+                for each in left:
+                    each.cancel()
+                own.run_until_complete(asyncio.wait(left, timeout=_PARTING))
+        finally:
+            own.close()
 
 
 def _endless(exercise: Exercise) -> list[tuple[str, str]]:
