@@ -46,18 +46,18 @@ export class Documents {
       ...(kind === "mermaid" ? [picture] : []), area, note);
     this.#host.append(box);
     const session = this.#connect(documentSession(this.#session, name));
+    const diagram = kind === "mermaid" ? keepDrawn(picture, area) : null;
     const unbind = bind(session, area, {
+      changed: () => diagram?.later(),
       lost: (text) => { note.textContent = inert(`What you had typed has no place in this text any more: ${text}`); },
       problem: (reason) => { note.textContent = inert(reason ?? ""); },
     });
-    const stop = kind === "mermaid" ? keepDrawn(picture, session, area) : () => {};
-    return () => { stop(); unbind(); session.close(); box.remove(); };
+    return () => { unbind(); diagram?.stop(); session.close(); box.remove(); };
   }
 }
 
-/** Draw what the textarea holds whenever it has not changed for a moment. @param {HTMLElement} picture
- * @param {import("./session.js").Session} session @param {HTMLTextAreaElement} area @returns {() => void} */
-function keepDrawn(picture, session, area) {
+/** Draw what the textarea holds when it has not changed for a moment. @param {HTMLElement} picture @param {HTMLTextAreaElement} area */
+function keepDrawn(picture, area) {
   /** @type {ReturnType<typeof setTimeout> | undefined} */ let pause;
   const show = () => {
     try {
@@ -66,10 +66,10 @@ function keepDrawn(picture, session, area) {
       picture.replaceChildren(element("p", { class: "kit-failed" }, inert(`Not drawn: ${/** @type {Error} */ (error).message}`)));
     }
   };
+  const stop = () => clearTimeout(pause);
   const later = () => {
-    clearTimeout(pause);
+    stop();
     pause = setTimeout(show, STILL);
   };
-  for (const [target, name] of /** @type {[EventTarget, string][]} */ ([[session, "entry"], [area, "input"]])) target.addEventListener(name, later);
-  return () => clearTimeout(pause); // session and textarea go with the box
+  return { later, stop };
 }

@@ -55,7 +55,8 @@ function soon(f) {
  *
  * A page that goes away (or is hidden: on a phone that may be its end) leaves on the shelf what was typed and does not stand in the log.
  * @param {import("./session.js").Session} session @param {HTMLTextAreaElement} area
- * @param {{lost?: (text: string) => void, problem?: (reason: string | null) => void}} [tell] of text that has no place, and of refusals
+ * @param {{lost?: (text: string) => void, problem?: (reason: string | null) => void, changed?: () => void}} [tell] of text that has no
+ *   place, of refusals, and when the textarea holds something else
  */
 export function bind(session, area, tell = {}) {
   const { shelf } = session;
@@ -74,6 +75,7 @@ export function bind(session, area, tell = {}) {
     const edit = change(shown, wellFormed(area.value), points(area.value, area.selectionStart));
     replica.type(edit.at, edit.gone, edit.insert);
     shown = replica.text;
+    tell.changed?.();
     say();
   };
   const draw = () => {
@@ -90,6 +92,7 @@ export function bind(session, area, tell = {}) {
       area.value = replica.text;
       area.setSelectionRange(units(area.value, from), units(area.value, to), selectionDirection);
       area.scrollTop = scrollTop;
+      tell.changed?.();
     }
     shown = area.value;
     say();
@@ -119,6 +122,7 @@ export function bind(session, area, tell = {}) {
     if (shelf.get(key) !== null) return shelf.remove(key);
     replica.forget();
     [left, shown] = [null, area.value = replica.text];
+    tell.changed?.();
   };
   /** @param {any} event */
   const entry = (event) => {
@@ -131,6 +135,7 @@ export function bind(session, area, tell = {}) {
     const mine = left && left.log === session.log ? left : null;
     for (const text of [gone, mine ? null : left]) if (text) tell.lost?.(inserted(text));
     [replica, left, queue, shown, area.value, area.readOnly] = [new Replica(mine), null, [], "", "", true];
+    tell.changed?.();
   };
   const begin = () => { composing = true; };
   const finish = () => { composing = false; draw(); };

@@ -341,6 +341,17 @@ async def test_a_diagram_is_drawn_in_both_windows_and_a_broken_one_says_why(here
         await expect(document(page, "plan")).to_have_value(PLAN + "  coder ~> people")
 
 
+async def test_a_page_whose_frames_are_late_draws_the_diagram_as_it_is(here: OpenRoom) -> None:
+    """A busy browser draws the text long after it came: the diagram waits for the text, and not for a moment of its own."""
+    ann = await here.join("Ann")
+    await ann.evaluate(
+        "() => { const soon = requestAnimationFrame; window.requestAnimationFrame = (f) => setTimeout(() => soon(f), 500); }"
+    )
+    await ask(ann, "Plan it", to="architect")
+    await expect(document(ann, "plan")).to_have_value(PLAN)
+    await expect(ann.locator(".kit-diagram text")).to_have_text(["words", "People", "Transcript", "Coder"])
+
+
 # ---- how it looks ----
 
 
