@@ -39,11 +39,14 @@ help:
 lab: $(VENV)/.lab $(if $(filter local,$(MODEL)),$(VENV)/.local)
 	@$(BIN)/python -m kit lab $(if $(MODEL),--model $(MODEL))
 
+SCRIPTS := kit/widgets tests/browser
 check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	DENO_DIR=$(VENV)/.deno $(BIN)/deno check --quiet --config .ci/deno.jsonc $(SCRIPTS)
+	DENO_DIR=$(VENV)/.deno $(BIN)/deno lint --quiet --config .ci/deno.jsonc $(SCRIPTS)
 
 test: check
 	$(BIN)/python -m tests.prerequisites
@@ -106,7 +109,7 @@ $(VENV)/.lab: $(VENV)/.made requirements.lock pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.made requirements-test.lock pyproject.toml
-	@echo "Installing the kit and what its tests need (the first time 170 MB to download)"
+	@echo "Installing the kit and what its tests need (the first time 210 MB to download)"
 	@$(call install,-r requirements-test.lock -e .)
 	@touch $@
 

@@ -70,7 +70,8 @@ function placeBoxes(chart) {
   const { across, boxes, edges } = chart;
   const row = new Map([...boxes.keys()].map((id) => [id, 0]));
   /** @type {Edge[]} */ const down = [];
-  const reaches = (/** @type {string} */ from, /** @type {string} */ to, seen = new Set([from])) =>
+  /** @type {(from: string, to: string, seen?: Set<string>) => boolean} */
+  const reaches = (from, to, seen = new Set([from])) =>
     from === to || down.some((edge) => edge.from === from && !seen.has(edge.to) && reaches(edge.to, to, seen.add(edge.to)));
   for (const edge of edges) if (!reaches(edge.to, edge.from)) down.push(edge);
   const of = (/** @type {string} */ id) => row.get(id) ?? 0;
@@ -117,6 +118,7 @@ function drawEdge(edge, chart, { width, height }) {
   const [cx, cy, dx, dy] = !back ? [x1 + w, y1 + h, x2 - w, y2 - h] : across ? [x1, height - 6, x2, height - 6] : [width - 6, y1, width - 6, y2];
   const [ux, uy] = [Math.sign(x2 - dx) * Number(across !== back), Math.sign(y2 - dy) * Number(across === back)]; // the way the tip points
   const tip = `M${x2} ${y2} l${-8 * ux - 4 * uy} ${-8 * uy - 4 * ux} l${8 * uy} ${8 * ux} Z`;
+  /** @type {Record<string, string | number>} */
   const style = { "-.->": { "stroke-dasharray": "4 3" }, "==>": { "stroke-width": 3 } }[arrow] ?? {};
   return [
     shape("path", { d: `M${x1} ${y1} C${cx} ${cy} ${dx} ${dy} ${x2} ${y2}`, ...style }),

@@ -9,6 +9,7 @@
 import { compare, randomRef } from "./wire.js";
 
 /** @typedef {import("./wire.js").Frame} Frame */
+/** A piece that an agent wrote. @typedef {Frame & {turn: string, n: number}} Written */
 /** @typedef {{at: number, delete?: number, insert?: string}} Splice */
 /** A run of text by code points, the numbers of the entries it came and went with; or, with a `turn`, where that turn's agent writes.
  * @typedef {{text: string[], came: number, went: number, turn?: string}} Piece */
@@ -72,7 +73,7 @@ export class Replica {
   take(entry) {
     const number = this.#head + 1;
     if (entry.type === "document") this.opened = true;
-    if (entry.type === "write") this.#write(number, entry);
+    if (entry.type === "write") this.#write(number, /** @type {Written} */ (entry));
     if (entry.type === "patch") {
       const base = this.#base(entry);
       if (entry.ref === this.#sent?.ref) this.#settle(base === null ? TYPED : number);
@@ -165,7 +166,7 @@ export class Replica {
     return this.#head - last + i;
   }
 
-  /** @param {number} number @param {Frame} said */
+  /** @param {number} number @param {Written} said */
   #write(number, said) {
     if (said.n <= (this.#written.get(said.turn) ?? 0)) return;
     this.#written.set(said.turn, said.n);

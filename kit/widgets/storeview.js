@@ -31,7 +31,8 @@ export class StoreView {
     this.state.dataset.phase = live ? "open" : "closed";
     if (this.state.textContent !== picture.state) this.state.textContent = picture.state; // a status speaks up when it is written
     const turns = picture.turns.map(([turn, by, left]) => [turn, by ? by.slice(0, 8) : "nobody", lease(by ? left : -1, picture.lease, live)]);
-    for (const [name, rows] of Object.entries({ ...picture, turns })) if (name in TITLES) this.#fill(name, picture.heads[name], rows);
+    const { heads, entries, keys } = picture;
+    for (const [name, rows] of Object.entries({ turns, entries, keys })) this.#fill(name, heads[name], rows);
   }
 
   /** @param {string} name @param {string[]} heads @param {(string | Node)[][]} rows */

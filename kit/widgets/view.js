@@ -101,6 +101,7 @@ export class View {
   #item(frame, ...body) {
     const [glyph, word] = KINDS[frame.type] ?? ["\u00b7", frame.type];
     // What is written can be long: its box scrolls, and so the keyboard must reach it.
+    /** @type {Record<string, string>} */
     const scrolls = frame.type === "write" ? { tabindex: "0", role: "group", "aria-label": `Written into ${inert(frame.name)}` } : {};
     const item = element("div", { class: `kit-item kit-${word}`, "data-id": frame.id },
       element("span", { class: "kit-glyph", "aria-hidden": "true" }, frame.type === "end" ? ENDS[frame.reason] : glyph),

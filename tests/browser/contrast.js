@@ -39,7 +39,7 @@ export async function contrasts() {
   while (document.getAnimations().length) await Promise.allSettled(document.getAnimations().map((animation) => animation.finished));
   const shown = [...document.querySelectorAll("body *:not(script, style, noscript, option)")].filter((e) => e.checkVisibility());
   return shown.flatMap((element) => {
-    const behind = [];
+    /** @type {string[]} */ const behind = [];
     for (let e = /** @type {Element | null} */ (element); e; e = e.parentElement) behind.unshift(getComputedStyle(e).backgroundColor);
     const back = luminance(behind);
     return texts(element).map(([text, colour]) => {

@@ -10,6 +10,7 @@ export class World {
 
   /** Options for `connect`. @param {object} [more] */
   options(more = {}) {
+    // deno-lint-ignore no-this-alias -- the class below has a `this` of its own
     const world = this;
     class Dialled extends Socket {
       /** @param {string} url @param {string[]} protocols */
