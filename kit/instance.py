@@ -76,6 +76,7 @@ class Instance:
     async def running(self) -> AsyncIterator[Instance]:
         """Listen, renew and look for orphans while the block runs; at its end the turns are handed over."""
         await self.transcript.agree()
+        await self.transcript.prepare()
         fault: Exception | None = None
         async with asyncio.TaskGroup() as self._tasks:
             shards = range(self.transcript.shards)

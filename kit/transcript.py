@@ -12,6 +12,7 @@ Keys carry their shard's hash tag, so that on a cluster one command may name a l
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 import zlib
@@ -21,7 +22,7 @@ from typing import Any
 from kit.commits import Commits
 from kit.log import Gone, Log, Opened, Spoken, Stored, Unheard, WrongShards, unpacked
 from kit.packets import START, AnyWord, At, EntryId, stored
-from kit.scripts import FORK, OPEN, RELEASE, RENEW, SAY, TAKE
+from kit.scripts import APPEND, FORK, OPEN, RELEASE, RENEW, SAY, TAKE
 from kit.store import Store
 
 DAY = 24 * 3600.0
@@ -62,6 +63,19 @@ class Transcript:
         await line.set("kit:shards", self.shards, nx=True)
         if (stored := int(await line.get("kit:shards") or 0)) != self.shards:
             raise WrongShards(self.shards, stored)
+
+    async def prepare(self) -> None:
+        """Have each server know the scripts, over as many connections: or the first who come at once would wait for either.
+
+        What fails here is done when it is needed.
+        """
+        scripts = (self._open, self._fork, self._say, self._renew, self._release, self._take)
+        servers = self.store.servers
+        await asyncio.gather(
+            *(server.redis.script_load(script.script) for server in servers for script in scripts),
+            *(server.commits.ask(("SCRIPT", "LOAD", APPEND)) for server in servers),
+            return_exceptions=True,
+        )
 
     def shard(self, session: str) -> int:
         return zlib.crc32(session.encode()) % self.shards

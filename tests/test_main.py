@@ -28,6 +28,8 @@ from kit.packets import Content, End, Entry, Gap
 ROOT = Path(__file__).parents[1]
 SECRET = "a secret that the instances share, 32 bytes"
 AGENT = """
+import gc
+
 from kit.packets import Content
 
 async def greet(history):
@@ -35,6 +37,9 @@ async def greet(history):
 
 async def part(history):
     yield Content("goodbye")
+
+async def held(history):
+    yield Content(str(gc.get_freeze_count()))
 
 both = {"greet": greet, "part": part}
 nothing = 7
@@ -106,6 +111,12 @@ async def test_one_line_of_json_with_a_token_for_every_session(folder: Path) -> 
         assert (status, out) == (0, "")
         assert "draining" in err
         assert printed["token"] not in err
+
+
+async def test_what_it_holds_when_it_begins_is_not_looked_at_by_the_garbage_collector(folder: Path) -> None:
+    """Or each full collection takes 15 ms and more, and all answers wait."""
+    async with serving(folder, agent="my_agents:held") as (_, printed):
+        assert int(await answer(printed)) > 10_000
 
 
 async def test_the_demo_agent_is_served_without_a_line_for_each_request(folder: Path) -> None:

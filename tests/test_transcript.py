@@ -6,6 +6,7 @@ redis-py's return types are unions: what store.py and transcript.py assume of th
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -14,11 +15,16 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from kit.agents.scripted import scripted
+from kit.instance import Instance
 from kit.log import Gone, Log, Unheard, WrongShards
 from kit.packets import START, At, Content, EntryId, Prompt, Stop, Takeover, stored
+from kit.scripts import APPEND, FORK, OPEN, RELEASE, RENEW, SAY, TAKE
 from kit.store import Store, StoreError, StoreRestarted, StoreTooOld, open_store
 from kit.transcript import Transcript
 from tests.conftest import RealStore
+
+SCRIPTS = OPEN, FORK, SAY, RENEW, RELEASE, TAKE, APPEND
 
 
 @pytest.fixture
@@ -183,6 +189,13 @@ async def test_keys_carry_their_shards_hash_tag(store: str) -> None:
         demo = (await transcript.open("demo")).log
         assert transcript.shard("demo") == zlib.crc32(b"demo") % 7
         assert demo.stream == f"{{{transcript.shard('demo')}}}:demo:{demo.name}"
+
+
+async def test_the_first_word_finds_the_scripts_in_the_store(store: str) -> None:
+    """Whoever comes first, and all who come with them, would wait until they are sent."""
+    async with open_store(store) as opened, Instance(Transcript(opened), {"agent": scripted([])}).running():
+        known = await opened.redis.script_exists(*(hashlib.sha1(script.encode()).hexdigest() for script in SCRIPTS))
+    assert known == [True] * len(SCRIPTS)
 
 
 async def test_another_number_of_shards_is_refused(store: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import AsyncIterator
 
@@ -20,6 +21,8 @@ async def agent(history: History) -> AsyncIterator[Content]:
 
 async def main(store: str | None = None, join: bool = True, lease: float = 2.0, secret: str | None = None) -> None:
     async with serve(agent, store=store, join=join, lease=lease, secret=secret) as server:
+        gc.collect()
+        gc.freeze()  # as `python -m kit serve` does
         say(url=server.url, token=server.token("bench"))
         await until_told_to_go()
 
