@@ -14,11 +14,17 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PYTEST = [sys.executable, "-m", "pytest"]
 BROWSER, BENCH = "tests/browser", "tests/test_bench.py"
-LAB = [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / BROWSER).glob("test_*jupyterlab.py"))]
+
+
+def _files(folder: str, pattern: str) -> list[str]:
+    return [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / folder).glob(pattern))]
+
+
+LAB, CHAPTERS = _files(BROWSER, "test_*jupyterlab.py"), ["tests/notebooks", *_files("tests", "test_chapter_*.py")]
 NOTEBOOKS = ["--nbval", "--nbval-sanitize-with", "tests/notebooks/sanitize.cfg", "notebooks"]
 PARTS = (
-    ["tests", f"--ignore={BROWSER}", f"--ignore={BENCH}"],
-    LAB,
+    ["tests", *(f"--ignore={path}" for path in (BROWSER, BENCH, *CHAPTERS))],
+    [*CHAPTERS, *LAB],  # in this order: what drives JupyterLab keeps an event loop to itself
     [*NOTEBOOKS, BENCH, BROWSER, *(f"--ignore={path}" for path in LAB)],
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import platform
 import random
@@ -33,6 +34,8 @@ def main() -> None:
     options = parser.parse_args()
     rng, quick = random.Random(options.seed), options.quick
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # set, it has every child compile what it imports
+    gc.collect()
+    gc.freeze()  # or a full collection here, of 15 ms and more, is taken for some arm's delay
     began = time.monotonic()
     print(_about(), flush=True)
     with tempfile.TemporaryDirectory() as directory:
