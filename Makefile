@@ -40,13 +40,14 @@ lab: $(VENV)/.lab $(if $(filter local,$(MODEL)),$(VENV)/.local)
 	@$(BIN)/python -m kit lab $(if $(MODEL),--model $(MODEL))
 
 SCRIPTS := kit/widgets tests/browser
+export DENO_DIR = $(VENV)/.deno
 check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	DENO_DIR=$(VENV)/.deno $(BIN)/deno check --quiet --config .ci/deno.jsonc $(SCRIPTS)
-	DENO_DIR=$(VENV)/.deno $(BIN)/deno lint --quiet --config .ci/deno.jsonc $(SCRIPTS)
+	$(BIN)/deno check --quiet --config .ci/deno.jsonc $(SCRIPTS)
+	$(BIN)/deno lint --quiet --config .ci/deno.jsonc $(SCRIPTS)
 
 test: check
 	$(BIN)/python -m tests.prerequisites

@@ -25,6 +25,11 @@ class _Commit(NamedTuple):
     ids: asyncio.Future[list[EntryId]]
 
 
+async def load(store: Store) -> None:
+    """Have the store know the script of appends, by the line on which they go."""
+    await store.commits.ask(("SCRIPT", "LOAD", APPEND))
+
+
 class Commits:
     """Group commit of an instance: while one append is under way, what all its turns say meanwhile gathers for the next."""
 
@@ -88,7 +93,7 @@ class Commits:
             answers = await self._store.commits.ask(*commands)
             if not all(is_unknown_script(answer) for answer in answers):
                 return answers
-            await self._store.commits.ask(("SCRIPT", "LOAD", APPEND))  # nothing was carried out, so it may be asked again
+            await load(self._store)  # nothing was carried out, so it may be asked again
 
 
 def _settle(commit: _Commit, answers: list[bytes] | Exception) -> None:

@@ -19,10 +19,10 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
-from kit.commits import Commits
+from kit.commits import Commits, load
 from kit.log import Gone, Log, Opened, Spoken, Stored, Unheard, WrongShards, unpacked
 from kit.packets import START, AnyWord, At, EntryId, stored
-from kit.scripts import APPEND, FORK, OPEN, RELEASE, RENEW, SAY, TAKE
+from kit.scripts import FORK, OPEN, RELEASE, RENEW, SAY, TAKE
 from kit.store import Store
 
 DAY = 24 * 3600.0
@@ -69,13 +69,9 @@ class Transcript:
 
         What fails here is done when it is needed.
         """
-        scripts = (self._open, self._fork, self._say, self._renew, self._release, self._take)
-        servers = self.store.servers
-        await asyncio.gather(
-            *(server.redis.script_load(script.script) for server in servers for script in scripts),
-            *(server.commits.ask(("SCRIPT", "LOAD", APPEND)) for server in servers),
-            return_exceptions=True,
-        )
+        scripts, servers = (OPEN, FORK, SAY, RENEW, RELEASE, TAKE), self.store.servers
+        loading = [server.redis.script_load(script) for server in servers for script in scripts]
+        await asyncio.gather(*loading, *map(load, servers), return_exceptions=True)
 
     def shard(self, session: str) -> int:
         return zlib.crc32(session.encode()) % self.shards

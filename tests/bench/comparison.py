@@ -25,8 +25,8 @@ from tests.conftest import RealStore
 
 MANY = 20
 PACE = 50
-ANSWER = 4
-"""How many times as long as the others the measurement at a model's pace takes: 300 tokens a session, of which one pause is not the p99."""
+LONGER = 4
+"""Times as long as the others the measurement at a model's pace takes: of 300 tokens a session one pause is not the p99."""
 
 
 class Round(NamedTuple):
@@ -86,7 +86,7 @@ async def _round(arm: Arm, store: RealStore, seconds: float, times: int, rng: ra
         many = await saturate(arm, server, MANY, seconds)
         if arm.store == "none":
             return Round(one, many, None, None)
-        delays = await pace(arm, server, MANY, PACE, ANSWER * seconds)
+        delays = await pace(arm, server, MANY, PACE, LONGER * seconds)
         return Round(one, many, delays, await lifelines.drops(arm, server, times, rng) if arm.resumes else None)
 
 
