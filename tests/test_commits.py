@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.exceptions import ResponseError
 
+from kit.commits import FEW
 from kit.log import ENTRY, Gone, Log, Unheard
 from kit.packets import START, At, Content, EntryId, Prompt, Stop, encode, stored
 from kit.store import StoreError, open_store
@@ -114,18 +115,19 @@ async def test_a_script_that_the_store_has_forgotten_is_given_to_it_again(transc
     assert [entry.id.n for entry in await transcript.read(log, START)] == [0, 1, 2, 3, 4]
 
 
-async def test_shards_are_committed_together(store: str) -> None:
-    """Logs of several shards go in one round, a script each; each gets its own answer."""
+@pytest.mark.parametrize(("texts", "count"), [("ab", 20), ("a", FEW + 1), ("a", FEW)])
+async def test_shards_are_committed_together(store: str, texts: str, count: int) -> None:
+    """Logs of several shards go in one round, a script each, or a command for each packet; each gets its own answer."""
     async with open_store(store) as opened:
         transcript = Transcript(opened, shards=8)
-        logs = [(await transcript.open(f"s{i}")).log for i in range(20)]
+        logs = [(await transcript.open(f"s{i}")).log for i in range(count)]
         assert len({log.shard for log in logs}) > 1
         for i, log in enumerate(logs):
             await transcript.say(log, Prompt(text="hi", from_="ann", ref="r1"))
             if i % 5 == 0:
                 await transcript.say(log, Stop(from_="ann", ref="r2"))
-        answers = await asyncio.gather(*(transcript.append(log, 1, said("a", "b")) for log in logs), return_exceptions=True)
-        assert [type(answer) is Unheard for answer in answers] == [i % 5 == 0 for i in range(20)]
+        answers = await asyncio.gather(*(transcript.append(log, 1, said(*texts)) for log in logs), return_exceptions=True)
+        assert [type(answer) is Unheard for answer in answers] == [i % 5 == 0 for i in range(count)]
         for log, answer in zip(logs, answers, strict=True):
             assert isinstance(answer, Unheard) or (await transcript.read(log, START))[1:] == answer
 

@@ -460,10 +460,11 @@ async def test_what_was_asked_before_the_restart_was_known_is_not_said_after_it(
         assert await again(lambda: texts(transcript, log)) == ["1-0"]
 
 
+@pytest.mark.parametrize("noticed", [False, True], ids=["unnoticed", "noticed"])
 async def test_what_waited_for_another_append_while_the_store_restarted_is_not_appended(
-    real_store: RealStore, monkeypatch: pytest.MonkeyPatch
+    real_store: RealStore, monkeypatch: pytest.MonkeyPatch, noticed: bool
 ) -> None:
-    """Else it would stand behind what was lost, as if nothing lay between."""
+    """Else it would stand behind what was lost, as if nothing lay between. What is said under the log's new name is."""
     async with opened_on(real_store.url) as (store, transcript, log):
         await transcript.say(log, word())
         await transcript.append(log, 1, said("a"))
@@ -479,6 +480,8 @@ async def test_what_waited_for_another_append_while_the_store_restarted_is_not_a
         appends += [asyncio.create_task(transcript.append(log, 1, said(text))) for text in "cd"]
         await asyncio.sleep(0.01)
         real_store.restart(keep=True)
+        if noticed:
+            await raised_by(ask(("ECHO", "nobody hears this")))
         while store.run_id == log.run:
             with suppress(*StoreError):
                 await store.redis.ping()
@@ -487,6 +490,9 @@ async def test_what_waited_for_another_append_while_the_store_restarted_is_not_a
         assert [type(answer) for answer in asked[1:]] == [Gone, Gone]
         assert isinstance(asked[0], StoreError)
         assert await again(lambda: texts(transcript, log)) == ["1-0", "1-1"]
+        fresh = (await again(lambda: transcript.open("s"))).log
+        await again(lambda: transcript.append(fresh, 1, said("e")))
+        assert await texts(transcript, fresh) == ["1-0", "1-1", "1-2"]
 
 
 async def again(ask: Any) -> Any:
