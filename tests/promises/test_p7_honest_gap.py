@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -167,6 +168,23 @@ async def test_p7_a_store_that_lost_the_tail(real_store: RealStore) -> None:
         assert said(log, turn) == count(400)
         assert ann.log == bob.log == log
         assert ann.session.log == bob.session.log != before
+
+
+async def test_p7_many_sessions_go_on_when_their_store_comes_back(real_store: RealStore) -> None:
+    """Some of an instance's turns meet the restart by an append, some only hear of it; each of them goes on."""
+    names = [f"s{i}" for i in range(60)]
+    async with nodes(real_store.url, counting(12, pace=5), 1) as (one,), AsyncExitStack() as people:
+        everybody = [await people.enter_async_context(watch(one.server, name)) for name in names]
+        turns = [turn_of(await ann.session.prompt("go")) for ann in everybody]
+        for heard in (3, 7):
+            for ann, turn in zip(everybody, turns, strict=True):
+                await ann.pieces(turn, heard)
+            await asyncio.to_thread(real_store.restart, keep=True)
+        for name, ann, turn in zip(names, everybody, turns, strict=True):
+            assert (await ann.ended(turn)).reason == "done"
+            assert said(await read_log(real_store.url, name), turn) == count(12)
+            await ann.until(lambda w: w.gaps)
+            assert {gap.reason for gap in ann.gaps} == {"lost"}
 
 
 async def went_on(real_store: RealStore, both: list[Node], ann: Watcher, bob: Watcher) -> None:
