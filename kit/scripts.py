@@ -118,21 +118,16 @@ if redis.call('SISMEMBER', KEYS[2], ARGV[2]) == 0 then return 0 end
 return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[3]) and 1 or 0
 """
 
-# KEYS stream, lease, open turns; ARGV by, member, epoch heard or '' -> 1 where the turn was let go, -1 where there is no log
+# KEYS owner, stream, lease, open turns; ARGV run_id, name, by, member, epoch heard or '' -> 1 where the turn was let go, -1 where it is
+# no longer the session's log: there, a turn of the same name may be open
 RELEASE = (
     _LAST_ID
     + """
-if ARGV[3] ~= '' then
-  local last = '0-0'
-  if redis.call('EXISTS', KEYS[1]) == 1 then
-    last = last_id(KEYS[1])
-  elseif ARGV[3] ~= '0' then
-    return -1
-  end
-  if string.match(last, '^(%d+)-') ~= ARGV[3] then return 0 end
-end
-if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
-if ARGV[2] ~= '' then redis.call('SREM', KEYS[3], ARGV[2]) end
+local log, run, begun = unpack(redis.call('HMGET', KEYS[1], 'log', 'run', 'begun'))
+if log ~= ARGV[2] or run ~= ARGV[1] or (begun and redis.call('EXISTS', KEYS[2]) == 0) then return -1 end
+if ARGV[5] ~= '' and string.match(begun and last_id(KEYS[2]) or '0-0', '^(%d+)-') ~= ARGV[5] then return 0 end
+if redis.call('GET', KEYS[3]) == ARGV[3] then redis.call('DEL', KEYS[3]) end
+if ARGV[4] ~= '' then redis.call('SREM', KEYS[4], ARGV[4]) end
 return 1
 """
 )

@@ -48,6 +48,11 @@ class Transcript:
         """Run a script on the server that keeps its keys."""
         return await script(keys=keys, args=args, client=self._line(keys[0]))
 
+    def _check(self, log: Log) -> None:
+        """Raises Gone where the store was restarted since: what is known of the log may be lost."""
+        if log.run != self.run_id(log.shard):
+            raise Gone(log.session)
+
     def _line(self, key: str) -> Any:
         return self.store.of(key).redis
 
@@ -142,7 +147,8 @@ class Transcript:
         return None if known is None else _known(known, _digest(stored(word)))
 
     async def settle(self, log: Log, word: AnyWord, spoken: Spoken, outcome: str) -> None:
-        """Keep with a word's ref what it came to: what it was about may be trimmed away before it is repeated."""
+        """Keep with a word's ref what it came to: what it was about may be trimmed away before it is repeated. Raises Gone."""
+        self._check(log)
         await self._line(log.refs).hset(log.refs, f"{word.from_}\0{word.ref}", f"{spoken.id} {_digest(stored(word))} {outcome}")
 
     async def append(self, log: Log, heard: int, bodies: Sequence[tuple[bytes, At | None]]) -> list[Stored]:
@@ -206,7 +212,8 @@ class Transcript:
         await pipe.execute()
 
     async def trim(self, log: Log, before: EntryId) -> None:
-        """Forget the epochs before this word's."""
+        """Forget the epochs before this word's. Raises Gone."""
+        self._check(log)
         await self._line(log.stream).xtrim(log.stream, minid=f"{before.epoch}-0", approximate=False)
 
     # ---- leases ----
@@ -246,13 +253,13 @@ class Transcript:
         return [EntryId.given(head) for head in heads]
 
     async def release(self, log: Log, turn: str, by: str, *, heard: int | None = None, open: bool = False) -> bool:
-        """Give a lease back; the turn is listed as open no more, unless `open`.
+        """Give a lease back; the turn is listed as open no more, unless `open`. With `heard`: only if no later word has been said.
 
-        With `heard`: only if no later word has been said; raises Gone.
+        Raises Gone: where a store came back without the tail in which a turn ended, the turn is open, and stays listed.
         """
         member = "" if open else f"{log.owner} {turn}"
-        keys = [log.stream, log.lease(turn), self.open_key(log.shard)]
-        done = await self._ask(self._release, keys, [by, member, "" if heard is None else heard])
+        keys = [log.owner, log.stream, log.lease(turn), self.open_key(log.shard)]
+        done = await self._ask(self._release, keys, [self.run_id(log.shard), log.name, by, member, "" if heard is None else heard])
         if done < 0:
             raise Gone(log.session)
         return bool(done)

@@ -295,6 +295,17 @@ async def test_a_turn_is_let_go_only_by_who_heard_the_last_word(transcript: Tran
         await transcript.release(log, "1-0/a", "other", heard=2)
 
 
+async def test_a_turn_of_a_log_before_is_not_let_go_in_the_next(transcript: Transcript, log: Log) -> None:
+    """There, another turn may have the same name."""
+    await transcript.say(log, word(), agents=["a"], by="me")
+    await transcript.store.redis.delete(log.stream)
+    fresh = (await transcript.open("s")).log
+    await transcript.say(fresh, word(ref="r2"), agents=["a"], by="other")
+    with pytest.raises(Gone):
+        await transcript.release(log, "1-0/a", "me")
+    assert await transcript.open_turns(0) == [("s", "1-0/a")]
+
+
 async def test_a_turn_is_given_away_with_a_word(transcript: Transcript, log: Log) -> None:
     """The takeover by nobody, the free lease and the wake-up call are one; who has lost the lease gives nothing."""
     await transcript.say(log, word(), agents=["a"], by="me")
@@ -458,6 +469,28 @@ async def test_what_was_asked_before_the_restart_was_known_is_not_said_after_it(
         said = await asyncio.gather(*(transcript.say(log, word(ref=f"r{i}")) for i in range(2, 10)), return_exceptions=True)
         assert [answer for answer in said if not isinstance(answer, (*StoreError, Gone))] == []
         assert await again(lambda: texts(transcript, log)) == ["1-0"]
+
+
+async def test_nothing_is_done_to_a_log_that_came_back_by_what_was_known_before(real_store: RealStore) -> None:
+    """A turn that ended in a lost tail is open again; a word that stood there was not said; what is old enough to be trimmed may not be."""
+    async with opened_on(real_store.url) as (store, transcript, log):
+        spoken = await transcript.say(log, word(), agents=["a"], by="me")
+        real_store.restart(keep=True)
+        while store.run_id == log.run:
+            with suppress(*StoreError):
+                await store.redis.ping()
+        for late in (
+            lambda: transcript.release(log, "1-0/a", "me"),
+            lambda: transcript.settle(log, word(), spoken, "applied"),
+            lambda: transcript.trim(log, EntryId(2, 0)),
+        ):
+            with pytest.raises(Gone):
+                await again(late)
+        assert await again(lambda: transcript.open_turns(0)) == [("s", "1-0/a")]
+        assert await texts(transcript, log) == ["1-0"]
+        again_said = await transcript.find(log, word())
+        assert again_said is not None
+        assert again_said.outcome == ""
 
 
 @pytest.mark.parametrize("noticed", [False, True], ids=["unnoticed", "noticed"])

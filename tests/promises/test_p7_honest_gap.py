@@ -170,6 +170,33 @@ async def test_p7_a_store_that_lost_the_tail(real_store: RealStore) -> None:
         assert ann.session.log == bob.session.log != before
 
 
+async def test_p7_a_turn_whose_end_was_lost_goes_on(real_store: RealStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It had ended, and was about to be let go, when the store came back without its end: it is said to its end again."""
+    async with nodes(real_store.url, counting(40, pace=200), 1, join=False) as (one,), watch(one.server, "s") as ann:
+        transcript = one.server.instance.transcript
+        release, before, known = transcript.release, transcript.run_id(0), asyncio.Event()
+
+        async def late(*asked: Any, **options: Any) -> bool:
+            await known.wait()
+            return await release(*asked, **options)
+
+        monkeypatch.setattr(transcript, "release", late)
+        turn = turn_of(await ann.session.prompt("go"))
+        await ann.pieces(turn, 20)
+        await asyncio.to_thread(real_store.save)
+        await ann.ended(turn)
+        await asyncio.to_thread(real_store.come_back_old)
+        while transcript.run_id(0) == before:
+            await asyncio.sleep(0.01)
+        known.set()
+        await ann.until(lambda w: w.gaps)
+        assert (await ann.ended(turn)).reason == "done"
+        log = await read_log(real_store.url, "s")
+        Judge(log)
+        assert ann.log == log
+        assert said(log, turn) == count(40)
+
+
 async def test_p7_many_sessions_go_on_when_their_store_comes_back(real_store: RealStore) -> None:
     """Some of an instance's turns meet the restart by an append, some only hear of it; each of them goes on."""
     names = [f"s{i}" for i in range(60)]
