@@ -186,7 +186,7 @@ async def test_p7_a_turn_whose_end_was_lost_goes_on(real_store: RealStore, monke
         await asyncio.to_thread(real_store.save)
         await ann.ended(turn)
         await asyncio.to_thread(real_store.come_back_old)
-        while transcript.run_id(0) == before:
+        while transcript.run_id(0) == before:  # noqa: ASYNC110  # nobody is told
             await asyncio.sleep(0.01)
         known.set()
         await ann.until(lambda w: w.gaps)
