@@ -119,7 +119,7 @@ def _shared_out(share: Sequence[_Commit], answer: list[bytes] | Exception) -> It
 
 
 def _settle(commit: _Commit, answers: Answer) -> None:
-    """All entries of a commit were taken, or refused for one reason: they went in one script and share their epoch."""
+    """All entries of a commit were taken, or refused for one reason: they went in one command and share their epoch."""
     if isinstance(answers, Exception):
         commit.ids.set_exception(Unheard(commit.heard) if is_refused_id(answers) else answers)
         return

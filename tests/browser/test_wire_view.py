@@ -509,8 +509,8 @@ async def _use(page: Page, wired: Wired) -> AsyncIterator[float]:
     await page.evaluate("() => { longest(); setTimeout(() => { wire.restart(); wire.begin(state); window.unmount = wire.show(); }); }")
     await expect(state).to_have_text(f"{MANY} records")
     yield await page.evaluate("longest()")
-    for part in range(12):
-        await records.evaluate("(e, part) => { e.scrollTop = e.scrollHeight * part; }", part / 11)
+    for part in range(48):
+        await records.evaluate("(e, part) => { e.scrollTop = e.scrollHeight * part; }", part / 47)
         yield await page.evaluate(LONGEST)
     assert await page.locator(ROWS).count() < 60
     for letter in "token 99":
