@@ -15,7 +15,7 @@ from kit.packets import At, EntryId
 from kit.scripts import APPEND, APPEND_SHA
 from kit.store import Refusal, Store, StoreError, is_refused_id, is_unknown_script
 
-Answer = list[bytes] | Exception
+_Answer = list[bytes] | Exception
 """To a commit: the id of each of its entries, or what stands against it."""
 FEW = 8
 """Up to so many single packets go in a command each; a real store takes as long for eight of them as for one script."""
@@ -75,12 +75,12 @@ class Commits:
             if not commit.ids.done():
                 _settle(commit, answer)
 
-    async def _append_each(self, batch: Sequence[_Commit]) -> list[Answer]:
+    async def _append_each(self, batch: Sequence[_Commit]) -> list[_Answer]:
         """A command for each: on fakeredis the script takes twice as long for one packet, and half as long again for four."""
         ids = await self._store.commits.ask(*map(_xadd, batch))
         return [id if isinstance(id, Exception) else [id or b""] for id in ids]
 
-    async def _append(self, batch: Sequence[_Commit]) -> list[Answer]:
+    async def _append(self, batch: Sequence[_Commit]) -> list[_Answer]:
         """A script for each shard: on a cluster a script may only name keys of one slot."""
         shares = [list(share) for _, share in groupby(batch, _shard)]
         while True:
@@ -111,14 +111,14 @@ def _script(share: Sequence[_Commit]) -> Sequence[Any]:
     return "EVALSHA", APPEND_SHA, len(keys), *keys, *args
 
 
-def _shared_out(share: Sequence[_Commit], answer: list[bytes] | Exception) -> Iterator[Answer]:
+def _shared_out(share: Sequence[_Commit], answer: list[bytes] | Exception) -> Iterator[_Answer]:
     """What a script answered, commit by commit."""
     each = iter(answer if isinstance(answer, list) else ())
     for commit in share:
         yield answer if isinstance(answer, Exception) else [next(each) for _ in commit.entries]
 
 
-def _settle(commit: _Commit, answers: Answer) -> None:
+def _settle(commit: _Commit, answers: _Answer) -> None:
     """All entries of a commit were taken, or refused for one reason: they went in one command and share their epoch."""
     if isinstance(answers, Exception):
         commit.ids.set_exception(Unheard(commit.heard) if is_refused_id(answers) else answers)

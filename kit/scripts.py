@@ -14,6 +14,18 @@ local function last_id(stream)
 end
 """
 
+# the log's last id, '0-0' where nothing has been said yet, nothing where it is no longer the session's log
+_HEAD = (
+    _LAST_ID
+    + """
+local function head(owner, stream, run_id, name)
+  local log, run, begun = unpack(redis.call('HMGET', owner, 'log', 'run', 'begun'))
+  if log ~= name or run ~= run_id or (begun and redis.call('EXISTS', stream) == 0) then return nil end
+  return begun and last_id(stream) or '0-0'
+end
+"""
+)
+
 # KEYS owner, wake; ARGV run_id, fresh name, ttl ms. -> name, last id, the name before
 OPEN = (
     _LAST_ID
@@ -46,18 +58,17 @@ return {log, begun and last_id(stream(log)) or '0-0', was or ''}
 # KEYS owner, stream, refs, open turns, wake, around; ARGV run_id, name, ref, digest, body, ttl ms, agents of the turns it opens,
 # lease ms, by, turn given away, epoch heard or '', then the turns it concerns -> what, id (and digest), prev, then those whose lease it got
 SAY = (
-    _LAST_ID
+    _HEAD
     + """
+local last = head(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
+if not last then return {'gone', '', ''} end
 local known = ARGV[3] ~= '' and redis.call('HGET', KEYS[3], ARGV[3])
-local log, run, begun = unpack(redis.call('HMGET', KEYS[1], 'log', 'run', 'begun'))
-if log ~= ARGV[2] or run ~= ARGV[1] or (begun and redis.call('EXISTS', KEYS[2]) == 0) then return {'gone', '', ''} end
 if known then return {'known', known, ''} end
 local given = KEYS[2] .. ':lease:' .. ARGV[10]
 if ARGV[10] ~= '' and redis.call('GET', given) ~= ARGV[9] then return {'lost', '', ''} end
-local last = begun and last_id(KEYS[2]) or '0-0'
 local epoch = tonumber(string.match(last, '^(%d+)-')) + 1
 if ARGV[11] ~= '' and tonumber(ARGV[11]) ~= epoch - 1 then return {'unheard', '', ''} end
-if not begun then redis.call('HSET', KEYS[1], 'begun', '1') end
+if last == '0-0' then redis.call('HSET', KEYS[1], 'begun', '1') end
 local id = string.format('%.0f', epoch) .. '-0'
 redis.call('XADD', KEYS[2], id, 'f', ARGV[5], 'prev', last)
 if ARGV[3] ~= '' then redis.call('HSET', KEYS[3], ARGV[3], id .. ' ' .. ARGV[4]) end
@@ -80,10 +91,12 @@ return answer
 
 # KEYS owner, stream; ARGV run_id, name, ttl ms, then of each entry its id, its body and, of a word, the id before it (else '')
 # -> 1, 0 where something has been said there, -1 where it is no longer the session's log
-FORK = """
-local log, run, begun = unpack(redis.call('HMGET', KEYS[1], 'log', 'run', 'begun'))
-if log ~= ARGV[2] or run ~= ARGV[1] then return -1 end
-if begun then return 0 end
+FORK = (
+    _HEAD
+    + """
+local last = head(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
+if not last then return -1 end
+if last ~= '0-0' then return 0 end
 redis.call('HSET', KEYS[1], 'begun', '1')
 for i = 4, #ARGV, 3 do
   if ARGV[i + 2] == '' then
@@ -95,6 +108,7 @@ end
 for i = 1, 2 do redis.call('PEXPIRE', KEYS[i], ARGV[3]) end
 return 1
 """
+)
 
 # KEYS owner, stream, refs and lease of each; ARGV lease ms, ttl ms, then by of each: keep what is ours, and let its log live on.
 # A lease that is free stays free: it ran out, or its run has just given it back. -> of each log its last id
@@ -121,11 +135,11 @@ return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[3]) and 1 or 0
 # KEYS owner, stream, lease, open turns; ARGV run_id, name, by, member, epoch heard or '' -> 1 where the turn was let go, -1 where it is
 # no longer the session's log: there, a turn of the same name may be open
 RELEASE = (
-    _LAST_ID
+    _HEAD
     + """
-local log, run, begun = unpack(redis.call('HMGET', KEYS[1], 'log', 'run', 'begun'))
-if log ~= ARGV[2] or run ~= ARGV[1] or (begun and redis.call('EXISTS', KEYS[2]) == 0) then return -1 end
-if ARGV[5] ~= '' and string.match(begun and last_id(KEYS[2]) or '0-0', '^(%d+)-') ~= ARGV[5] then return 0 end
+local last = head(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
+if not last then return -1 end
+if ARGV[5] ~= '' and string.match(last, '^(%d+)-') ~= ARGV[5] then return 0 end
 if redis.call('GET', KEYS[3]) == ARGV[3] then redis.call('DEL', KEYS[3]) end
 if ARGV[4] ~= '' then redis.call('SREM', KEYS[4], ARGV[4]) end
 return 1

@@ -20,7 +20,7 @@ from kit.history import History
 from kit.lab.observe import masked
 from kit.lab.records import lengths
 from kit.lab.trace import Closed, Command, Frame, Handshake, Record, Trace, TurnChange
-from kit.packets import AnyPacket, Content
+from kit.packets import AnyPacket, Content, Prompt, stored
 from kit.server import Server, serve
 from kit.store import open_store
 from tests.support import Clock, prompt, ref
@@ -226,13 +226,15 @@ def test_a_ticket_among_the_subprotocols_is_hidden() -> None:
 
 
 async def test_commands_name_their_key(server: Server, trace: Trace) -> None:
-    """Both of words and of packets; a script is told by its first key."""
-    async with visit(server) as socket:
-        await socket.send(msgspec.json.encode(prompt("hi")), text=True)
-        await recorded(trace, ended)
-    scripts = [c.key for c in trace.records.of(Command) if c.name == "EVALSHA"]
-    assert "{0}:demo" in scripts
-    assert any(key.startswith("{0}:demo:") for key in scripts)
+    """Of a word, of a packet and of packets that are said at once; a script is told by its first key."""
+    transcript = server.instance.transcript
+    log = (await transcript.open("demo")).log
+    await transcript.say(log, Prompt(text="hi", from_="ann", ref="r1"))
+    packet = stored(Content("a", turn="1-0/agent", n=1)), None
+    for packets in ([packet], [packet, packet]):
+        await transcript.append(log, 1, packets)
+    told = [(c.name, c.key) for c in trace.records.of(Command) if c.key.startswith("{0}:demo")]
+    assert told[-3:] == [("EVALSHA", "{0}:demo"), ("XADD", log.stream), ("EVALSHA", log.stream)]
 
 
 async def test_nothing_is_recorded_while_nothing_happens(server: Server, trace: Trace) -> None:
