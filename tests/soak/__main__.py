@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import random
 import statistics
 import sys
@@ -21,6 +22,7 @@ from tests.conftest import RealStore
 from tests.soak.crowd import screens, stops
 from tests.soak.many import many_sessions
 from tests.soak.pages import pages
+from tests.soak.restarts import restarts
 from tests.soak.stories import FAULTS, KILLS, LEASE, Failed, world, world_of_processes
 from tests.soak.takeovers import after_kills, after_leaving, zombies
 
@@ -31,6 +33,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--stories", type=int, default=10_000, help="with instances of this process")
     parser.add_argument("--kills", type=int, default=500, help="with real processes, until so many were killed with signal 9")
     parser.add_argument("--pages", type=int, default=200, help="stories of session.js in Chromium")
+    parser.add_argument("--restarts", type=int, default=200, help="stories in which the store itself restarts")
     parser.add_argument("--takeovers", type=int, default=20, help="measured of each kind")
     parser.add_argument("--sessions", type=int, default=1000, help="live at a time on one instance")
     parser.add_argument("--minutes", type=float, default=10.0, help="for that long")
@@ -85,6 +88,7 @@ def told(name: str, seconds: list[float], bound: float) -> bool:
 
 
 async def main(chosen: argparse.Namespace) -> int:
+    logging.getLogger("kit").setLevel(logging.ERROR)  # that a store is gone or a turn taken over is what is wanted here
     fine = True
     with tempfile.TemporaryDirectory() as directory:
         store = RealStore(Path(directory))
@@ -96,6 +100,8 @@ async def main(chosen: argparse.Namespace) -> int:
                 await kills(store, chosen.seed, chosen.kills)
             if chosen.pages:
                 await pages(chosen.seed, chosen.pages)
+            if chosen.restarts:
+                await restarts(chosen.seed, chosen.restarts)
             if chosen.takeovers:
                 fine &= told("next token after kill -9", await after_kills(store.url, chosen.takeovers), LEASE + 0.5)
                 fine &= told("next token after an orderly exit", await after_leaving(store.url, chosen.takeovers), 0.1)
