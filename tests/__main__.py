@@ -13,7 +13,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PYTEST = [sys.executable, "-m", "pytest"]
-BROWSER, BENCH = "tests/browser", "tests/test_bench.py"
+BROWSER = "tests/browser"
+OTHERS = ["tests/test_bench.py", "tests/test_model.py", "tests/test_openai.py"]
+"""Beside the browser, so that all parts take about as long."""
 
 
 def _files(folder: str, pattern: str) -> list[str]:
@@ -23,9 +25,9 @@ def _files(folder: str, pattern: str) -> list[str]:
 LAB, CHAPTERS = _files(BROWSER, "test_*jupyterlab.py"), ["tests/notebooks", *_files("tests", "test_chapter_*.py")]
 NOTEBOOKS = ["--nbval", "--nbval-sanitize-with", "tests/notebooks/sanitize.cfg", "notebooks"]
 PARTS = (
-    ["tests", *(f"--ignore={path}" for path in (BROWSER, BENCH, *CHAPTERS))],
+    ["tests", *(f"--ignore={path}" for path in (BROWSER, *OTHERS, *CHAPTERS))],
     [*CHAPTERS, *LAB],  # in this order: what drives JupyterLab keeps an event loop to itself
-    [*NOTEBOOKS, BENCH, BROWSER, *(f"--ignore={path}" for path in LAB)],
+    [*NOTEBOOKS, *OTHERS, BROWSER, *(f"--ignore={path}" for path in LAB)],
 )
 
 
