@@ -17,7 +17,7 @@ import msgspec
 
 from kit.document import is_document
 from kit.ears import Ears
-from kit.ending import end
+from kit.ending import end, finish
 from kit.feed import Feed
 from kit.history import Agent
 from kit.log import Gone, Spoken
@@ -89,11 +89,17 @@ class Instance:
             except Exception as error:  # noqa: BLE001  # the block's own: raised below as it is, not in a group as if a task here had failed
                 fault = error
             finally:
-                self._over = True  # a library may swallow a cancellation, and this block be cancelled again: then they end by themselves
+                self._over = True  # a library may swallow a cancellation: then they end by themselves
                 self.ears.end()
-                await end((*service, *self._words, *self._runs.values()))
+                await finish(self._end(service))
         if fault:
             raise fault
+
+    async def _end(self, service: Sequence[asyncio.Task[None]]) -> None:
+        """End what begins turns, and then all that has begun. To its end: one task that is asked only once may go on for ever."""
+        await end(service)
+        while tasks := [task for task in (*self._words, *self._runs.values()) if not task.done()]:
+            await end(tasks)
 
     # ---- words ----
 

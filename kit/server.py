@@ -94,9 +94,11 @@ class Server(Service):
                 yield websockets
             finally:
                 self._websockets.discard(websockets)
-                await stop_listening(websockets.server)
-                for websocket in silent:  # browsers connect before they have a request; `websockets` would wait 10 s for it
-                    websocket.transport.abort()
+                try:
+                    await stop_listening(websockets.server)
+                finally:
+                    for websocket in silent:  # browsers connect before they have a request; `websockets` would wait 10 s for it
+                        websocket.transport.abort()
 
     def _listening(
         self, host: str, port: int, only: str | None, silent: WeakSet[ServerConnection]

@@ -23,6 +23,7 @@ from kit.packets import Ask, Content, Prompt, Typing
 from kit.server import Server
 from kit.service import Service
 from kit.store import open_store
+from kit.turn import Run
 from tests.promises.support import counting
 from tests.support import Counting, both_servers, prompt, visit
 
@@ -264,6 +265,34 @@ async def test_nothing_stays_open_where_the_server_is_cancelled_again(store: str
             await asyncio.wait({living})
     gc.collect()  # pytest fails for what that closes
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@both_servers
+async def test_a_turn_that_loses_cancellations_ends_with_its_server(store: str, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As fakeredis loses them while it connects; and the server is cancelled a second time before it asks again."""
+    begun, lost = asyncio.Event(), asyncio.Event()
+
+    async def run(self: Run, *, first: bool) -> None:
+        begun.set()
+        for _ in range(2):
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            lost.set()
+        await asyncio.Event().wait()
+
+    async def life() -> None:
+        async with serve(counting(1), store=store) as server, visit(server) as ann:
+            await ann.answer(prompt())
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(Run, "run", run)
+    living = asyncio.create_task(life())
+    await begun.wait()
+    for _ in range(2):
+        living.cancel()
+        await lost.wait()
+    async with asyncio.timeout(10):
+        await asyncio.wait({living})
 
 
 @pytest.mark.parametrize("steps", range(5))
