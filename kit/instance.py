@@ -96,9 +96,8 @@ class Instance:
             raise fault
 
     async def _end(self, service: Sequence[asyncio.Task[None]]) -> None:
-        """End what begins turns, and then all that has begun. To its end: one task that is asked only once may go on for ever."""
-        await end(service)
-        while tasks := [task for task in (*self._words, *self._runs.values()) if not task.done()]:
+        """End all, and what they began meanwhile. To its end: a task that is asked only once may go on for ever."""
+        while tasks := [task for task in (*service, *self._words, *self._runs.values()) if not task.done()]:
             await end(tasks)
 
     # ---- words ----
