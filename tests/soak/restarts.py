@@ -127,5 +127,5 @@ def _judge(session: str, log: list[Entry], turns: Sequence[str]) -> None:
     """All that was asked for was said, to its end, each number once. Raises AssertionError."""
     ended = {entry.turn: entry.reason for entry in log if isinstance(entry, End)}
     for turn in turns:
-        text = "".join(entry.text for entry in log if isinstance(entry, (Content, Write)) and entry.turn == turn)
+        text = "".join(entry.text for entry in log if isinstance(entry, Content | Write) and entry.turn == turn)
         assert (ended.get(turn), text) == ("done", count(SAYS[turn.partition("/")[2]])), f"{turn} of {session}: {ended.get(turn)}, {text!r}"
