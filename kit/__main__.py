@@ -24,6 +24,9 @@ if TYPE_CHECKING:  # each command imports what it needs: `doctor` runs where pac
     from kit.server import Server
 
 
+MONTH = 30 * 24 * 3600.0
+
+
 class Unusable(Exception):
     """The command line asks for something that can't be done; the sentence says what to do."""
 
@@ -63,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     lab.add_argument("--model", choices=["local"], help="local: start a small real model beside it, and let every agent ask it")
     lab.set_defaults(run=_lab)
 
-    serving = commands.add_parser("serve", help="serve an agent; prints one line of JSON with the address and a token")
+    serving = commands.add_parser("serve", help="serve an agent; prints the address (and without KIT_SECRET a token) as a line of JSON")
     _serving_options(serving)
     serving.set_defaults(run=_serve, default_log="info")
 
@@ -97,6 +100,7 @@ def _serving_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pace", type=float, default=50.0, metavar="TOKENS_PER_S", help="of the embedded model (0: as fast as it can)")
     parser.add_argument("--lease", type=_positive, default=2.0, metavar="SECONDS", help="how long a turn waits for an instance that died")
     parser.add_argument("--max-duration", type=_positive, metavar="SECONDS", help="close each connection after this time, as platforms do")
+    parser.add_argument("--ttl", type=_duration, default=86400.0, metavar="TIME", help="how long a session is kept after its last word: 1d")
     parser.add_argument("--keep", type=_count, default=20_000, metavar="ENTRIES", help="of a session's log; then its oldest turns go")
     parser.add_argument("--shards", type=_count, default=1, help="slots that the sessions are spread over; the same for all instances")
     parser.add_argument(
@@ -105,13 +109,16 @@ def _serving_options(parser: argparse.ArgumentParser) -> None:
 
 
 async def _serve(options: argparse.Namespace) -> None:
-    done = asyncio.Event()
+    done, loop = asyncio.Event(), asyncio.get_running_loop()
     for stop in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(stop, done.set)
+        signal.signal(stop, lambda *_: loop.call_soon_threadsafe(done.set))  # the loop's own way is not there on Windows
     async with _instance(options) as server:
         gc.collect()
         gc.freeze()  # what is held by now stays: a full collection would look at all of it, for 15 ms in which every answer waits
-        print(json.dumps({"url": server.url, "token": server.token("you", ttl=30 * 24 * 3600.0)}), flush=True)
+        told = {"url": server.url}
+        if "KIT_SECRET" not in os.environ:  # else whoever may have a token can make one, and platforms keep what is printed
+            told["token"] = server.token("you", ttl=MONTH)
+        print(json.dumps(told), flush=True)
         await done.wait()
         logging.getLogger("kit").info("draining: turns are handed over, sockets closed")
 
@@ -119,6 +126,7 @@ async def _serve(options: argparse.Namespace) -> None:
 @asynccontextmanager
 async def _instance(options: argparse.Namespace) -> AsyncIterator[Server]:
     """The instance that the options describe; raises Unusable where it can't start."""
+    from kit.history import AgentError
     from kit.log import WrongShards
     from kit.server import serve  # here: `token` needs no server
     from kit.store import StoreError, StoreTooOld, without_password
@@ -134,6 +142,7 @@ async def _instance(options: argparse.Namespace) -> AsyncIterator[Server]:
                 secret=os.environ.get("KIT_SECRET"),
                 origins=options.origin,
                 lease=options.lease,
+                ttl=options.ttl,
                 keep=options.keep,
                 shards=options.shards,
                 max_duration=options.max_duration,
@@ -147,7 +156,7 @@ async def _instance(options: argparse.Namespace) -> AsyncIterator[Server]:
                 raise Unusable(f"cannot listen on {place}: {os.strerror(error.errno)}. Give another by --port or --host.") from None
             store = without_password(options.store) if options.store else "in memory"
             raise Unusable(f"the store ({store}) does not answer: {error}. Is it running? --store names another.") from None
-        except (ValueError, OverflowError) as error:  # the latter: a port beyond 65535
+        except (AgentError, ValueError, OverflowError) as error:  # the last: a port beyond 65535
             raise Unusable(str(error)) from None
         yield server
 
@@ -170,9 +179,14 @@ def _imported(name: str) -> Agent | Mapping[str, Agent]:
     module, _, attribute = name.partition(":")
     sys.path.insert(0, str(Path.cwd()))
     try:
-        agent: Agent | Mapping[str, Agent] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+        found = importlib.import_module(module)
+    except (ModuleNotFoundError, ValueError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name != module.partition(".")[0]:
+            raise  # what the module itself imports is missing: the traceback says on which line
         raise Unusable(f"--agent {name}: {error}. Give module:name, from the folder that holds the module") from None
+    agent: Agent | Mapping[str, Agent] | None = getattr(found, attribute, None)
+    if agent is None:
+        raise Unusable(f"--agent {name}: {module} has no {attribute!r}. Give module:name, from the folder that holds the module")
     if not callable(agent) and not isinstance(agent, Mapping):
         raise Unusable(f"--agent {name} is a {type(agent).__name__}: it should be an agent, or a dict of agents by name")
     return agent
@@ -187,9 +201,7 @@ async def _chat(options: argparse.Namespace) -> int:
     if options.url is None:
         async with _instance(options) as server:
             kept = state if options.store else None  # a log in this process's own memory ends with it
-            return await chat(
-                server.url, server.token("you", ttl=30 * 24 * 3600.0), session=options.session, frames=options.json, state=kept
-            )
+            return await chat(server.url, server.token("you", ttl=MONTH), session=options.session, frames=options.json, state=kept)
     token = (options.token or os.environ.get("KIT_TOKEN", "")).strip()
     if not re.fullmatch(r"wss?://[^/\s?#]+/?", options.url):
         raise Unusable(f"{options.url!r} is no address of an instance: it looks like ws://127.0.0.1:8123")

@@ -29,6 +29,7 @@ COOKIE = "kit_session"
 TICKET = "ticket."
 ANY_SESSION = "*"
 CLAIMS = ("iss", "aud", "sub", "session", "nbf", "exp")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\sA-Z]+")  # RFC 6454 section 6.2
 _PATH = re.compile(r"/s/([A-Za-z0-9_-]{1,64})")
 
 
@@ -110,6 +111,8 @@ class Door:
             raise ValueError("the secret needs at least 32 bytes (RFC 7518 section 3.2): set KIT_SECRET to a longer one")
         self._secret = secret
         self._tickets = tickets
+        if wrong := [origins] if isinstance(origins, str) else [origin for origin in origins if not _ORIGIN.fullmatch(origin)]:
+            raise ValueError(f"origins are a list of pages as browsers name them, such as ['https://example.com']: not {wrong[0]!r}")
         self.origins = set(origins)
         self._ticket_ttl = ticket_ttl
         self.clock = clock

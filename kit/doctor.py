@@ -135,7 +135,7 @@ async def store(url: str | None = None, patience: float = 5.0) -> Check:
     from kit.store import StoreError, StoreTooOld, open_store, without_password
     from kit.transcript import Transcript
 
-    shown = without_password(url) if url else "the store in memory (fakeredis)"
+    shown = "the store in memory (fakeredis)" if url is None else without_password(url)
     try:
         async with asyncio.timeout(patience), open_store(url) as opened:
             transcript = Transcript(opened, ttl=5.0)
@@ -188,7 +188,7 @@ async def check_all(url: str | None = None) -> list[Check]:
     """Every check, in the order in which one would repair. Where something fatal is found, the ones after it can't even be imported."""
     checks = [*essentials()]
     if all(check.ok for check in checks):
-        stores = [await store(), await store(url)] if url else [await store()]
+        stores = [await store()] if url is None else [await store(), await store(url)]
         checks += [kit_for_kernels(), loopback(), port(), browser(), *stores, proxy(), api_key()]
     return checks
 

@@ -125,4 +125,7 @@ class AgentError(Exception):
 
 
 Agent = Callable[[History], AsyncIterator[AnyPacket | Prompt]]
-"""`async def agent(history): yield Content("hello")`: state in, packets out; a `Prompt` among them asks another agent."""
+"""`async def agent(history): yield Content("hello")`: state in, packets out; a `Prompt` among them asks another agent.
+
+It is called anew where another instance goes on, and then says what comes behind the `history.pieces` that stand there.
+"""

@@ -11,7 +11,8 @@ import random
 import secrets
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
 import msgspec
 
@@ -37,9 +38,10 @@ Overlap = Literal["queue", "interrupt", "reject"]
 
 
 class Instance:
-    """One instance over one store. `agents` by name, the first is the sessions' default; `keep`: entries that a log may hold.
+    """One instance over one store. `agents` by name, the first is the sessions' default; `keep`: entries that a log may hold, and what it
+    has beyond them from its oldest open turn on, as nobody's question is forgotten.
 
-    `rooms`: the sessions whose people are told of each other, every `presence` seconds.
+    `rooms`: the sessions whose people are told of each other, every `presence` seconds; `patience`, `grace` and `join` are those of Run.
     """
 
     def __init__(
@@ -51,11 +53,18 @@ class Instance:
         overlap: Overlap = "queue",
         rooms: Collection[str] = (),
         presence: float = EVERY,
+        patience: float = 300.0,
+        grace: float = 1.0,
+        join: bool = True,
         rng: random.Random | None = None,
-        **turn_options: Any,
     ) -> None:
         if not agents:
             raise ValueError("an instance needs at least one agent: pass agents={'agent': my_agent}")
+        for name in agents:
+            if name in ("", "all") or "," in name:
+                raise ValueError(f"{name!r} can't be an agent's name: it is not empty, holds no comma, and 'all' means every agent")
+        if isinstance(rooms, str):
+            raise TypeError(f"rooms are a list of sessions: pass rooms=[{rooms!r}]")
         self.transcript = transcript
         self.agents = dict(agents)
         self.default = next(iter(self.agents))
@@ -64,7 +73,7 @@ class Instance:
         self.presence = Presence(transcript, self.agents, rooms, presence)
         self._rng = rng or random.Random()
         self.ears = Ears(transcript, woken=self._wake, around=self.presence.hear, rng=self._rng)
-        self._turn_options = turn_options
+        self._begin_run = partial(Run, patience=patience, grace=grace, join=join, rng=self._rng)
         self._runs: dict[Run, asyncio.Task[None]] = {}
         self._words: set[asyncio.Task[Receipt]] = set()
         self._tasks: asyncio.TaskGroup
@@ -198,7 +207,7 @@ class Instance:
             return await self.say(feed.log.session, word, agent, heard)
 
         scribe = Scribe(feed.log.session, self.ears)
-        run = Run(feed, turn, self.agents[agent], by=by, ask=ask, scribe=scribe, rng=self._rng, **self._turn_options)
+        run = self._begin_run(feed, turn, self.agents[agent], by=by, ask=ask, scribe=scribe)
         if self._leaving:
             run.leave()
         feed.turns.add(run)

@@ -187,14 +187,16 @@ async def opened(
     """A service (which `make` makes) for an agent, or several by name (the first is the default one), while the block runs.
 
     `store`: a URL, or an open Store to share; `secret`: what tokens are signed with, shared by instances that accept each other's
-    (None: a fresh one); `origins`: the pages that may connect; `lease`, `ttl` and `max_duration` (of a connection) in seconds; `budget`
-    makes what a connection may say; `admit`: how many are let in during 100 ms; `options` go to Instance and Run (`keep`, `rooms`,
-    `patience`, `grace`, `join`, `rng`); rooms have a page, `GET /room/<session>`.
+    (None: a fresh one); `origins`: the pages that may connect; in seconds `lease`, `ttl` (of a session after its last word) and
+    `max_duration` (of a connection); `budget` makes what a connection may say; `admit`: how many are let in during 100 ms; `options` go
+    to Instance (`keep`, `overlap`, `rooms`, `presence`, `patience`, `grace`, `join`, `rng`); rooms have a page, `GET /room/<session>`.
+
+    Raises ValueError for what can't be used. A store has no room for two applications: each needs a database of its own.
     """
     named = dict(agents) if isinstance(agents, Mapping) else {"agent": agents}
     async with _store(store) as open_one:
         transcript = Transcript(open_one, shards=shards, lease=lease, ttl=ttl)
-        door = Door(secret or secrets.token_urlsafe(32), transcript, origins=origins)
+        door = Door(secrets.token_urlsafe(32) if secret is None else secret, transcript, origins=origins)
         async with Instance(transcript, named, **options).running() as instance:
             yield make(instance, door, Slots(admit), beat=beat, max_duration=max_duration, budget=budget)
 

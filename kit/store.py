@@ -13,6 +13,7 @@ A cluster is known by what any of its servers says of itself: each server has th
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -37,9 +38,8 @@ SILENT = 1.0
 
 
 def without_password(url: str) -> str:
-    """The URL as it may be shown and logged."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    """The URL as it may be shown and logged, also where it is none: a password with a `/` in it ends the host for whoever parses it."""
+    return re.sub(r"(?<=://).*@|[?#].*", "", url)
 
 
 class StoreTooOld(Exception):
@@ -128,7 +128,7 @@ class Store:
     """The three lines to one server, and which server it is (`run_id`, constant on fakeredis; "" before the first command)."""
 
     def __init__(self, url: str | None = None) -> None:
-        self.url = url or "fake://"
+        self.url = "fake://" if url is None else url
         self.run_id = ""
         self.clustered = False
         # redis-py gives unions of all that any protocol or option could return; what these commands return is pinned down by the tests.
@@ -160,15 +160,21 @@ class Store:
             await connection.on_connect()
             await self._greet(connection, seen)
 
-        pool = _Pool.from_url(
-            self.url,
-            max_connections=connections,
-            timeout=None,
-            socket_timeout=None,
-            protocol=2,
-            retry=Retry(NoBackoff(), 0),
-            redis_connect_func=greet,
-        )
+        try:
+            pool = _Pool.from_url(
+                self.url,
+                max_connections=connections,
+                timeout=None,
+                socket_timeout=None,
+                protocol=2,
+                retry=Retry(NoBackoff(), 0),
+                redis_connect_func=greet,
+            )
+        except ValueError:  # whose text may quote a piece of the password
+            raise ValueError(
+                f"{without_password(self.url)!r} is no store's URL: one looks like redis://127.0.0.1:6379/0;"
+                " a / # ? @ in its password is written %2F %23 %3F %40"
+            ) from None
         pool.store = self
         return Redis(connection_pool=pool)
 

@@ -70,15 +70,15 @@ class Run:
         by: str,
         ask: Ask,
         scribe: Scribe,
-        patience: float = 300.0,
-        grace: float = 1.0,
-        join: bool = True,
-        rng: random.Random | None = None,
+        patience: float,
+        grace: float,
+        join: bool,
+        rng: random.Random,
     ) -> None:
         self.feed, self.turn, self.agent, self.by, self.ask, self.scribe = feed, turn, agent, by, ask, scribe
         self.patience, self.grace, self.join = patience, grace, join
         self.log = feed.log
-        self._rng = rng or random.Random()
+        self._rng = rng
         self.taken: EntryId | None = None
         self._next = 1
         self._said: list[AnyPacket] = []

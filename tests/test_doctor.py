@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -189,7 +190,15 @@ async def test_a_store_that_does_not_answer_is_given_up() -> None:
     assert "no answer within 0.2 s" in check.remedy
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1/", "no url", "redis://127.0.0.1:notaport/0"])
+@pytest.mark.parametrize("password", ["ab/cd", "ab#cd", "ab?cd", "ab@cd"])
+async def test_a_password_that_ends_the_host_is_not_shown(password: str) -> None:
+    """Base64 has slashes, and then the rest of it is the path, or the port, for whoever reads the address."""
+    check = await doctor.store(f"redis://ann:{password}@127.0.0.1:1/0")
+    assert not check.ok
+    assert not {"ab", "cd"} & set(re.findall(r"\w+", str(check)))
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1/", "no url", "redis://127.0.0.1:notaport/0", ""])
 async def test_an_address_that_is_none(url: str) -> None:
     """It is told, not a traceback."""
     check = await doctor.store(url)

@@ -22,8 +22,10 @@ from websockets import InvalidStatus
 from websockets.asyncio.client import connect
 
 from kit.__main__ import main
+from kit.auth import Door
 from kit.client import connect as connect_kit
 from kit.packets import Content, End, Entry, Gap
+from kit.store import open_store
 
 ROOT = Path(__file__).parents[1]
 SECRET = "a secret that the instances share, 32 bytes"
@@ -42,6 +44,7 @@ async def held(history):
     yield Content(str(gc.get_freeze_count()))
 
 both = {"greet": greet, "part": part}
+named = {"all": greet}
 nothing = 7
 """
 
@@ -67,7 +70,8 @@ async def serving(
         assert process.stdout
         line = await process.stdout.readline()
         assert line.endswith(b"\n"), (await process.communicate())[1].decode()
-        yield process, json.loads(line)
+        token = {} if secret is None else {"token": Door(secret, None).issue("you")}
+        yield process, {**json.loads(line), **token}
     finally:
         if process.returncode is None:
             process.kill()
@@ -102,7 +106,7 @@ async def answer(printed: Any, session: str = "s", token: str | None = None) -> 
 
 async def test_one_line_of_json_with_a_token_for_every_session(folder: Path) -> None:
     """The line is all that stands on stdout; logs go to stderr, without the token. The agent comes from the folder it is started in."""
-    async with serving(folder, "--store", f"fake://{time.monotonic_ns()}") as (process, printed):
+    async with serving(folder, "--store", f"fake://{time.monotonic_ns()}", secret=None) as (process, printed):
         assert set(printed) == {"url", "token"}
         assert printed["url"].startswith("ws://127.0.0.1:")
         assert await answer(printed, "one") == "hello, world"
@@ -111,6 +115,17 @@ async def test_one_line_of_json_with_a_token_for_every_session(folder: Path) -> 
         assert (status, out) == (0, "")
         assert "draining" in err
         assert printed["token"] not in err
+
+
+async def test_with_a_secret_that_others_know_no_token_is_printed(folder: Path) -> None:
+    """A platform keeps what is printed, and this one would be good for every session."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KIT_SECRET": SECRET}
+    command = [sys.executable, "-m", "kit", "serve", "--agent", "my_agents:greet"]
+    process = await asyncio.create_subprocess_exec(*command, cwd=folder, env=environment, stdout=PIPE)
+    assert process.stdout
+    assert set(json.loads(await process.stdout.readline())) == {"url"}
+    process.send_signal(signal.SIGINT)
+    assert (await process.communicate(), process.returncode) == ((b"", None), 0)
 
 
 async def test_what_it_holds_when_it_begins_is_not_looked_at_by_the_garbage_collector(folder: Path) -> None:
@@ -174,7 +189,7 @@ async def test_at_debug_the_log_holds_no_token(folder: Path) -> None:
     command = [sys.executable, "-m", "kit", "--log", "debug", "serve", "--agent", "my_agents:greet"]
     process = await asyncio.create_subprocess_exec(*command, cwd=folder, env=environment, stdout=PIPE, stderr=PIPE)
     assert process.stdout
-    printed = json.loads(await process.stdout.readline())
+    printed = {**json.loads(await process.stdout.readline()), "token": Door(SECRET, None).issue("you")}
     assert await answer(printed) == "hello, world"
     status, _, err, _ = await ended(process)
     assert status == 0
@@ -217,9 +232,13 @@ def shell(monkeypatch: pytest.MonkeyPatch, folder: Path) -> pytest.MonkeyPatch:
         (["--agent", "my_agents:absent"], "Give module:name"),
         (["--agent", "absent_module:greet"], "No module named 'absent_module'"),
         (["--agent", ":greet"], "Give module:name"),
+        (["--agent", "my_agents:named"], "can't be an agent's name"),
         (["--agent", "my_agents:nothing"], "should be an agent, or a dict of agents"),
         (["--agent", "my_agents:greet", "--store", "redis://127.0.0.1:1/0"], "the store (redis://127.0.0.1:1/0) does not answer"),
         (["--agent", "my_agents:greet", "--store", "http://127.0.0.1"], "redis://"),
+        (["--agent", "my_agents:greet", "--store", ""], "redis://"),
+        (["--agent", "my_agents:greet", "--store", "redis://ann:ab/cd@127.0.0.1:6379/0"], "is written %2F"),
+        (["--agent", "my_agents:greet", "--origin", "https://example.com/"], "origins are a list of pages"),
         (["--agent", "my_agents:greet", "--port", "65536"], "0-65535"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -234,6 +253,30 @@ def test_what_cannot_be_served_is_a_sentence(
     assert sentence in err
     assert err.startswith("python -m kit: ")
     assert "Traceback" not in err
+    assert "cd@" not in err, "it is a part of the password"
+
+
+def test_a_key_that_a_model_needs_is_a_sentence(folder: Path, shell: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """As one's own module asks for it, while it is imported."""
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        shell.delenv(name, raising=False)
+    (folder / "on_a_model.py").write_text("from kit.agents.openai import openai_agent\nagent = openai_agent()\n")
+    assert main(["serve", "--agent", "on_a_model:agent"]) == 2
+    assert capsys.readouterr().err.startswith("python -m kit: There is no API key: set OPENAI_API_KEY")
+
+
+def test_what_a_module_needs_and_is_not_there_is_told_with_its_line(folder: Path, shell: pytest.MonkeyPatch) -> None:
+    """`--agent` is right: to say so would send people to the wrong place."""
+    (folder / "needs_more.py").write_text("import absent_module_of_its_own\n")
+    with pytest.raises(ModuleNotFoundError, match="absent_module_of_its_own"):
+        main(["serve", "--agent", "needs_more:agent"])
+
+
+async def test_a_session_is_kept_as_long_as_is_said(folder: Path, real_store_url: str) -> None:
+    async with serving(folder, "--store", real_store_url, "--ttl", "1h") as (_, printed):
+        await answer(printed)
+        async with open_store(real_store_url) as store:
+            assert 3_500_000 < await store.redis.pttl("{0}:s") <= 3_600_000
 
 
 def test_a_port_that_is_taken_is_a_sentence(shell: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

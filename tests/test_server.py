@@ -327,6 +327,35 @@ async def test_an_instance_needs_an_agent(store: str, serve: Serve) -> None:
             pass
 
 
+@both_servers
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"orgins": ["https://example.com"]},
+        {"patiense": 3.0},
+        {"rooms": "war"},
+        {"origins": "https://example.com"},
+        {"origins": ["https://example.com/"]},
+        {"origins": ["*"]},
+        {"secret": ""},
+    ],
+    ids=str,
+)
+async def test_an_option_that_cannot_be_is_told_before_anybody_is_let_in(store: str, serve: Serve, wrong: dict[str, Any]) -> None:
+    """A misspelt one would be found at the first prompt, by whoever says it; a string is a list of letters to Python."""
+    with pytest.raises((TypeError, ValueError), match=next(iter(wrong))):
+        async with serve(Counting(), store=store, **wrong):
+            pass
+
+
+@both_servers
+@pytest.mark.parametrize("name", ["", "all", "a,b"])
+async def test_a_name_by_which_no_agent_could_be_asked(store: str, serve: Serve, name: str) -> None:
+    with pytest.raises(ValueError, match="can't be an agent's name"):
+        async with serve({name: Counting()}, store=store):
+            pass
+
+
 # ---- the budget ----
 
 

@@ -19,7 +19,7 @@ async def serve(
     agents: Agent | Mapping[str, Agent], *, host: str = "127.0.0.1", port: int = 0, secret: str | None = None, **options: Any
 ) -> AsyncIterator[Service]:
     """As `kit.server.serve`, but it is the ASGI application that is served while the block runs; then drain."""
-    app = asgi.app(agents, secret=secret or secrets.token_urlsafe(32), **options)
+    app = asgi.app(agents, secret=secrets.token_urlsafe(32) if secret is None else secret, **options)
     async with app.running(), listening(app, host, port, server_header=False, **asgi.UVICORN) as listener:
         service = app.service
         service.origin = origin_of(listener.sockets)

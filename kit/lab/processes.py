@@ -17,21 +17,27 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from kit.auth import Door
+
 ROOT = Path(__file__).parents[2]
 _SECRET = secrets.token_urlsafe(32)
 _OF_THE_MODEL = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "KIT_MODEL")
 
 
 class Process:
-    """One instance: its `url` and a `token` while it runs; `start` keeps its port."""
+    """One instance: its `url` while it runs, and a `token` that is good on each of them; `start` keeps its port."""
 
     def __init__(self, options: Mapping[str, object], environment: Mapping[str, str]) -> None:
-        self.url = self.token = ""
+        self.url = ""
         self.port = 0
         self.running = False
         self.process: asyncio.subprocess.Process
         self._options, self._environment = options, environment
         self._change = asyncio.Lock()  # two faults may end at the same time
+
+    @property
+    def token(self) -> str:
+        return Door(_SECRET, None).issue("you")
 
     async def begin(self) -> None:
         """Start it; `listening` waits until it does."""
@@ -45,7 +51,7 @@ class Process:
         stdout = self.process.stdout
         if not (told := await stdout.readline() if stdout else b""):
             raise RuntimeError(f"an instance did not start: `python -m kit serve` ended with {await self.process.wait()}")
-        self.url, self.token = (json.loads(told)[name] for name in ("url", "token"))
+        self.url = json.loads(told)["url"]
         self.port = int(self.url.rpartition(":")[2])
         self.running = True
 
