@@ -181,8 +181,12 @@ class Session:
         return await self.say(Answer(call=call, text=text))
 
     async def claim(self, call: str) -> Receipt:
-        """Claim an action that a client is to run; run it only where the receipt says `applied`."""
-        return await self.say(Claim(call=call))
+        """Claim an action that a client is to run; run it only where the receipt says `applied`.
+
+        It says so as well where the claim was repeated on another connection, as the first receipt was lost.
+        """
+        receipt = await self.say(Claim(call=call))
+        return msgspec.structs.replace(receipt, status=receipt.was) if receipt.status == "duplicate" and receipt.was else receipt
 
     async def result(self, call: str, value: Any = msgspec.UNSET, *, error: str | msgspec.UnsetType = msgspec.UNSET) -> Receipt:
         """Give the result of an action, or the error in words."""

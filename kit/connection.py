@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from http import HTTPStatus
+from itertools import accumulate
 from typing import Literal, Protocol
 
 import msgspec
@@ -23,7 +24,7 @@ from kit.auth import Door, Refused, Visit, opens
 from kit.ending import end
 from kit.feed import Feed
 from kit.instance import Instance
-from kit.log import Log, Opened
+from kit.log import Log, Opened, Stored
 from kit.packets import START, Beat, CloseCode, EntryId, Error, Gap, Hello, Patch, Receipt, Renew, Said, Typing, Word, encode
 from kit.said import BadFrame, decode_said
 from kit.store import StoreError
@@ -34,6 +35,8 @@ BEAT = 10.0
 """Seconds between two beats."""
 BEHIND = 128 * 1024
 """Bytes in the socket's buffer from which on a reader is slow."""
+HELD = 1024 * 1024
+"""Bytes of a log that are held for a reader who may stop: he has a batch, and what the socket takes."""
 _BEAT = encode(Beat())
 
 
@@ -232,7 +235,7 @@ class Connection:
                 await self._read_on()
 
     async def _read_on(self) -> None:
-        entries = await self.instance.transcript.read(self.log, self.cursor)
+        entries = _begin(await self.instance.transcript.read(self.log, self.cursor))
         if not entries or entries[0].before != self.cursor:
             await self._gap("trimmed" if entries else "lost")
             return
@@ -241,8 +244,9 @@ class Connection:
             self.cursor = entry.id
 
     async def _gap(self, reason: Reason) -> None:
+        empty_at = self.feed.cursor  # before it is read: what is said meanwhile is still to come
         first = await self.instance.transcript.read(self.log, START, 1)
-        self.cursor = first[0].before if first else self.feed.cursor
+        self.cursor = first[0].before if first else empty_at
         await self.socket.send(encode(Gap(log=self.log.name, after=str(self.cursor), reason=reason)))
 
     def _beat_later(self) -> None:
@@ -313,3 +317,9 @@ class Connection:
         else:
             self.identity = fresh
             self._renewed.set()
+
+
+def _begin(entries: list[Stored]) -> list[Stored]:
+    """As much as is kept for a reader that may stop: the rest is read again."""
+    ends = enumerate(accumulate(len(entry.body) for entry in entries), 1)
+    return entries[: next((count for count, size in ends if size >= HELD), len(entries))]

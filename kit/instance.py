@@ -154,6 +154,7 @@ class Instance:
             feed.accept([spoken.entry], own=True)
         if feed.cursor < spoken.id:
             await feed.catch_up()
+        projection = await feed.projection()  # another one, where the feed has met a hole
         if feed.log is not current:  # replaced meanwhile, perhaps without the word: say it again to find out
             raise Gone(current.session)
         if spoken.known:

@@ -23,6 +23,8 @@ MAX_FRAME = 64 * 1024
 """Bytes in one frame; a larger one closes the connection with 1009."""
 MAX_BODY = 60 * 1024
 """Bytes in one word or packet as it is stored, so that the frame that carries it down stays under MAX_FRAME."""
+MAX_WORD = MAX_BODY - 1024
+"""Bytes in one word as it is said; the door, the turn and the log fill in the rest."""
 
 
 MAX_SPLICES = 16

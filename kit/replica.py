@@ -22,6 +22,8 @@ from kit.packets import MAX_SPLICES, Entry, EntryId, Gap, Patch, Splice, new_ref
 
 PACE = 0.1
 """Seconds between two patches."""
+MAX_INSERT = 8_000
+"""Characters in one patch, so that it is no word too long: JSON may need six bytes for each."""
 
 
 class Replica(Text):
@@ -81,7 +83,7 @@ class Replica(Text):
         splices: list[Splice] = []
         kept: list[Piece] = []
         typed: list[Piece] = []
-        at = 0
+        at, room = 0, MAX_INSERT
         for piece in [*self._pieces, None]:
             if piece and piece.came == TYPED:
                 typed += [piece] if piece.went == NEVER else []  # else typed and taken back
@@ -89,8 +91,12 @@ class Replica(Text):
                 kept.append(piece)
             else:
                 for mine in typed:
-                    mine.came = SENT if _add(splices, Splice(at, 0, mine.text)) else TYPED
-                kept, typed = kept + typed, []
+                    rest = [Piece(mine.text[room:], TYPED)] if 0 < room < len(mine.text) else []
+                    mine.text = mine.text[:room] if rest else mine.text
+                    if len(mine.text) <= room and _add(splices, Splice(at, 0, mine.text)):
+                        mine.came, room = SENT, room - len(mine.text)
+                    kept += [mine, *rest]
+                typed = []
                 if piece:
                     if piece.went == TYPED and _add(splices, Splice(at, len(piece.text))):
                         piece.went = SENT
@@ -123,6 +129,7 @@ class SharedDocument:
         self._pace = pace
         self._typed = asyncio.Event()
         self._changed = asyncio.Condition()
+        self._failure: Exception | None = None
 
     @property
     def text(self) -> str:
@@ -134,15 +141,27 @@ class SharedDocument:
         self._typed.set()
 
     async def until(self, what: Callable[[str], bool]) -> str:
-        """Wait for a text; gives it."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: what(self.text))
+        """Wait for a text; gives it. Raises what ended the session: NotLetIn."""
+        await self._wait_for(lambda: what(self.text))
         return self.text
 
     async def settled(self) -> None:
-        """Wait until all that was typed here stands in the log."""
+        """Wait until all that was typed here stands in the log. Raises what ended the session: NotLetIn."""
+        await self._wait_for(lambda: not self.replica.unsettled)
+
+    async def _wait_for(self, what: Callable[[], bool]) -> None:
         async with self._changed:
-            await self._changed.wait_for(lambda: not self.replica.unsettled)
+            await self._changed.wait_for(lambda: self._failure or what())
+        if self._failure:
+            raise self._failure
+
+    async def _tend(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except Exception as fault:  # noqa: BLE001  # whoever waits for the document must hear of it
+            self._failure = fault
+            async with self._changed:
+                self._changed.notify_all()
 
     async def _read(self) -> None:
         async for entry in self.session:
@@ -175,7 +194,7 @@ async def connect_document(
     """The document `name` of a session, kept up while the block runs; arguments as for `kit.client.connect`. `pace`: seconds."""
     async with connect(url, session=document_session(session, name), token=token, **options) as there:
         document = SharedDocument(there, pace)
-        tasks = [asyncio.create_task(work(), name=f"{name}: {work.__name__}") for work in (document._read, document._say)]
+        tasks = [asyncio.create_task(document._tend(work), name=f"{name}: {work.__name__}") for work in (document._read, document._say)]
         try:
             yield document
         finally:

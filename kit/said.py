@@ -15,11 +15,9 @@ from typing import Any, get_args
 
 import msgspec
 
-from kit.packets import DOOR_FIELDS, MAX_BODY, Error, ErrorCode, FromClient, Result, Word, encode
+from kit.packets import DOOR_FIELDS, MAX_WORD, Error, ErrorCode, FromClient, Result, Word, encode
 
 MAX_DEPTH = 32
-MAX_WORD = MAX_BODY - 1024
-"""Bytes in one word, as the client writes it and as the log will hold it; the door and the log fill in the rest."""
 _KINDS = {t.__name__.lower(): t for t in get_args(FromClient)}
 _HALF = re.compile("[\ud800-\udfff]")
 
@@ -58,12 +56,12 @@ def decode_said(frame: str | bytes) -> FromClient:
 def _parse(frame: str) -> dict[str, Any]:
     try:
         fields = json.loads(frame, object_pairs_hook=_unique, parse_int=_whole)
-    except RecursionError:
+        if not isinstance(fields, dict):
+            raise BadFrame("not_an_object", f"a frame is a JSON object, not {_brief(fields)}")
+    except RecursionError:  # of either: one that can just be read is too deep to be shown
         raise BadFrame("too_deep", f"a frame nests at most {MAX_DEPTH} levels") from None
     except ValueError as error:
         raise BadFrame("not_json", f"the frame is no JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise BadFrame("not_an_object", f"a frame is a JSON object, not {_brief(fields)}")
     _check_value(fields, "", MAX_DEPTH)
     return fields
 

@@ -11,6 +11,8 @@ So an agent never writes on top of a text that it has not seen, and no keystroke
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -19,7 +21,7 @@ from kit.document import MAX_TEXT, Text, document_session
 from kit.ears import Ears
 from kit.feed import Feed
 from kit.history import AgentError, Copy, History
-from kit.log import Gone, Stored, Unheard
+from kit.log import Gone, Log, Stored, Unheard
 from kit.packets import AnyPacket, Document, EntryId, Write, stored
 
 OPENING = EntryId(0, 1)
@@ -33,6 +35,7 @@ class Scribe:
         self._session, self._ears = session, ears
         self._feeds: dict[str, Feed] = {}
         self._ends = AsyncExitStack()
+        self._kept: dict[Log, float] = {}
 
     async def __aenter__(self) -> Scribe:
         return self
@@ -67,11 +70,19 @@ class Scribe:
                     return
                 else:
                     await feed.append([(stored(packet), None)])
+                    await self._keep(feed)
                     return
             except Unheard:
                 await feed.catch_up()
             except Gone:
                 await self._ears.reopen(feed.log.session)
+
+    async def _keep(self, feed: Feed) -> None:
+        """Or what only agents write would go a day after it was begun: a packet renews nothing. Not each time, as it takes a command."""
+        now = time.monotonic()
+        if now > self._kept.get(feed.log, -math.inf) + feed.transcript.ttl / 4:
+            await feed.transcript.keep(feed.log)
+            self._kept[feed.log] = now
 
     async def _open(self, feed: Feed, packet: Document | Write) -> None:
         opening = packet if isinstance(packet, Document) else Document(name=packet.name, kind="text", from_=packet.from_, turn=packet.turn)

@@ -7,6 +7,7 @@ async with serve(agent, store="redis://127.0.0.1:6379/0") as server:
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -31,6 +32,11 @@ from kit.service import Answer, Service, opened, origin_of
 _quiet = logging.getLogger("kit.server.websocket")
 _quiet.setLevel(logging.INFO)  # below, `websockets` logs every header and frame, and so every credential
 
+STALLED = 80.0
+"""Seconds after which a reader that takes nothing is dropped. The library's pings can't tell: they, too, wait for the full buffer."""
+CLOSING = 1.0
+"""Seconds that a client has to answer a close: neither a flood nor a drain waits for it longer."""
+
 
 class _Socket:
     """A `websockets` connection as `Connection` needs it."""
@@ -45,9 +51,13 @@ class _Socket:
 
     async def send(self, frame: bytes) -> None:
         try:
-            await self.websocket.send(frame, text=True)
+            async with asyncio.timeout(STALLED):
+                await self.websocket.send(frame, text=True)
         except ConnectionClosed as closed:
             raise Closed from closed
+        except TimeoutError:
+            self.abort()
+            raise Closed from None
 
     def send_now(self, frames: Sequence[bytes]) -> int:
         """As `websockets.broadcast` sends one message, but several in one write: a system call costs more than a frame."""
@@ -63,7 +73,11 @@ class _Socket:
         return self.websocket.transport.get_write_buffer_size()
 
     async def close(self, code: int, reason: str = "") -> None:
-        await self.websocket.close(code, reason)
+        try:
+            async with asyncio.timeout(2 * CLOSING):
+                await self.websocket.close(code, reason)
+        except TimeoutError:  # the library waits for the buffer before it looks at the clock
+            self.abort()
 
     def abort(self) -> None:
         self.websocket.transport.abort()
@@ -121,7 +135,7 @@ class Server(Service):
             compression=None,  # half the CPU, a third of the memory, and no oracle (CRIME) across secrets in one stream
             max_size=MAX_FRAME,
             ping_timeout=60,  # a slow reader answers a ping only when it has read all before it
-            close_timeout=1.0,  # for a client that does not answer: neither a flood nor a drain waits for it longer
+            close_timeout=CLOSING,
             server_header=None,
             logger=_quiet,
             create_connection=accepted,  # type: ignore[arg-type]  # it is called, and no more

@@ -7,7 +7,23 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from kit.packets import Action, AnyPacket, Ask, Content, End, Packet, Thought, Write, decode_entry, frame_of, split, stored
+from kit.history import AgentError
+from kit.packets import (
+    MAX_WORD,
+    Action,
+    AnyPacket,
+    Ask,
+    Content,
+    End,
+    Packet,
+    Prompt,
+    Thought,
+    Write,
+    decode_entry,
+    frame_of,
+    split,
+    stored,
+)
 from kit.projection import Projection
 
 JOINED = 10_000
@@ -36,6 +52,18 @@ def pieces(said: object, known: Projection, turn: str) -> Sequence[AnyPacket]:
     if isinstance(said, Ask | Action) and (call := known.calls.get(said.call)) and call.turn != turn:
         raise NoPacket(f"the call id {said.call!r:.60} belongs to the turn {call.turn}: call ids are unique in a session")
     return cut
+
+
+def question(said: Prompt) -> Prompt:
+    """What an agent asks others, as a word that everybody can read; raises NoPacket, and AgentError where it is too long."""
+    try:
+        body = stored(said)
+        decode_entry(frame_of("1-0", body))
+    except (msgspec.MsgspecError, ValueError, TypeError, UnicodeError) as error:
+        raise NoPacket(f"the agent's `prompt` is not valid: {error}") from None
+    if len(body) > MAX_WORD:
+        raise AgentError(f"The agent asked another with {len(body)} bytes, which is too long: a prompt has at most {MAX_WORD}.")
+    return said
 
 
 def _is_short_text(text: object) -> bool:

@@ -133,7 +133,7 @@ class Store:
         self.clustered = False
         # redis-py gives unions of all that any protocol or option could return; what these commands return is pinned down by the tests.
         self.redis: Any = self._line(16)
-        self.ears: Any = self._line(16)
+        self.ears: Any = self._line(1000)  # opened as they are needed, one for each shard of each instance: whoever waited for one is deaf
         line = self._line(1)
         self.commits = Held(line)
         self._lines = (self.redis, self.ears, line)

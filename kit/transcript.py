@@ -216,6 +216,13 @@ class Transcript:
         self._check(log)
         await self._line(log.stream).xtrim(log.stream, minid=f"{before.epoch}-0", approximate=False)
 
+    async def keep(self, log: Log) -> None:
+        """Have it live on as if a word had been said."""
+        pipe = self._line(log.stream).pipeline(transaction=False)
+        for key in (log.owner, log.stream, log.refs):
+            pipe.pexpire(key, self._ttl)
+        await pipe.execute()
+
     # ---- leases ----
 
     def open_key(self, shard: int) -> str:

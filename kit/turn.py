@@ -29,7 +29,7 @@ from kit.log import Gone, Unheard
 from kit.packets import START, AnyPacket, Document, End, EntryId, Prompt, Receipt, Takeover, Write, new_ref, stored
 from kit.projection import Projection, Turn
 from kit.scribe import Scribe
-from kit.speech import NoPacket, joined, numbered, pieces
+from kit.speech import NoPacket, joined, numbered, pieces, question
 from kit.store import StoreError
 
 log = logging.getLogger("kit.turn")
@@ -213,6 +213,8 @@ class Run:
             # An agent without patience left has failed: nobody goes on, so what runs at the provider ends as in a stop.
             await self._silence(speaker, "stop" if isinstance(error, Ended | AgentError) else HAND_OVER)
             raise
+        if speaker.cancelled():
+            raise AgentError("The agent was cancelled, though nobody stopped it.")
         speaker.result()
         while (turn := self._check()).fed <= head and self._known.waits(turn):
             if await self._patiently(partial(self._release, open=False, heard=self.feed.epoch)):
@@ -224,7 +226,7 @@ class Run:
         async with _closing(self.agent(history)) as packets:
             async for said in packets:
                 if isinstance(said, Prompt):
-                    await self._hold(said)
+                    await self._hold(question(said))
                     continue
                 new = pieces(said, self._known, self.turn)
                 if isinstance(said, WRITTEN):
@@ -302,9 +304,13 @@ class Run:
     async def _pass_on(self, prompt: Prompt) -> None:
         """Say a prompt to other agents: once, whoever runs the turn, and never past a word that this run has not heard."""
         word = msgspec.structs.replace(prompt, from_=self._agent_name, re=self.turn, ref=f"{self.turn} to {prompt.to}")
+
+        async def ask() -> Receipt:
+            self._check()  # before each try: the turn may have been stopped while the store was waited for
+            return await self.ask(word, self.feed.epoch)
+
         try:
-            self._check()
-            receipt = await self._patiently(lambda: self.ask(word, self.feed.epoch))
+            receipt = await self._patiently(ask)
         except Unheard:
             await self._patiently(self.feed.catch_up)
             return

@@ -485,6 +485,24 @@ async def test_a_word_without_a_receipt_is_said_again_with_the_same_ref() -> Non
     assert len(heard[0]) >= 16
 
 
+async def test_a_claim_whose_receipt_was_lost_is_told_as_what_it_was() -> None:
+    """Whoever runs only what was `applied` would else leave an action that is its own, and nobody else's, for ever."""
+
+    async def drops(line: Line) -> None:
+        await line.hello()
+        await line.word()
+
+    async def answers(line: Line) -> None:
+        await line.hello()
+        await line.send(Receipt(ref=(await line.word())["ref"], status="duplicate", id="2-0", was="applied"))
+        await line.send(Receipt(ref=(await line.word())["ref"], status="duplicate", id="3-0", was="too_late"))
+        await line.until_closed()
+
+    async with scripted_server(drops, answers) as script, to(script) as session:
+        assert (await session.claim("call-1")).status == "applied"
+        assert (await session.claim("call-2")).status == "too_late"
+
+
 async def test_a_word_with_a_receipt_is_not_said_again() -> None:
     async def answers(line: Line) -> None:
         await line.hello()

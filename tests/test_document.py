@@ -282,6 +282,14 @@ def test_all_replicas_end_with_one_text_that_holds_all_that_was_typed(steps: lis
     converges(steps)
 
 
+@settings(max_examples=500, deadline=None)
+@given(STORIES)
+def test_what_is_typed_goes_in_several_patches_where_one_has_no_room_for_it(steps: list[tuple[str, int, int, int]]) -> None:
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr("kit.replica.MAX_INSERT", 1)
+        converges(steps)
+
+
 def test_the_log_begins_with_the_document() -> None:
     """Before an agent has opened it, nothing is taken in: nobody can begin a log in an agent's place."""
     assert "an agent opens one" in (Text().refusal(patch(str(START), Splice(0, 0, "x"))) or "")

@@ -13,7 +13,7 @@ import pytest
 from kit.agents import model
 from kit.agents.embedded.templates import CODE
 from kit.agents.openai import openai_agent
-from kit.client import Backoff
+from kit.client import Backoff, NotLetIn
 from kit.document import document_session
 from kit.history import Agent, History
 from kit.lab.instances import Node
@@ -260,3 +260,40 @@ async def test_a_repeated_patch_changes_the_document_once(store: str) -> None:
         assert [r.status for r in receipts] == ["applied", "duplicate", "duplicate"]
         assert len({r.id for r in receipts}) == 1
         assert (await kept(store)).count("x") == 1
+
+
+async def test_a_whole_file_is_pasted_and_typing_goes_on(store: str) -> None:
+    """It is more than one word can hold: it goes in several, in order, and what is typed behind it as well."""
+    async with nodes(store, {"coder": writing(1)}, 1) as (node,), watch(node.server, "s") as watcher, document(node) as ann:
+        await watcher.ended(turn_of(await watcher.session.prompt("write"), "coder"))
+        await opened(ann)
+        paste = "".join(random.Random(5).choices("ab\x01\U0001f600\n", k=30_000))
+        before = ann.text
+        ann.type(4, insert=paste)
+        ann.type(4 + len(paste), insert="typed behind it")
+        await ann.settled()
+        assert ann.text == before[:4] + paste + "typed behind it" + before[4:]
+        assert await kept(store) == ann.text
+
+
+async def test_who_is_sent_away_does_not_wait_for_the_document(store: str) -> None:
+    """What waits for a text, or for what was typed, hears why neither will come."""
+    async with nodes(store, {"coder": writing(1)}, 1) as (node,):
+        for wait in (lambda there: there.until(lambda text: "never" in text), lambda there: there.settled()):
+            async with connect_document(node.url, session="s", name=NAME, token="stale") as there:  # it is none
+                there.type(0, insert="x")
+                with pytest.raises(NotLetIn):
+                    await wait(there)
+
+
+async def test_a_document_that_only_agents_write_is_kept_as_long_as_it_is_written(store: str) -> None:
+    """A day after the last entry of it, as a session: a packet renews nothing by itself."""
+    async with nodes(store, {"coder": writing(LINES)}, 1, ttl=60.0) as (node,), watch(node.server, "s") as watcher:
+        await watcher.ended(turn_of(await watcher.session.prompt("write"), "coder"))
+        redis, there = node.server.instance.transcript.store.redis, f"{{0}}:{document_session('s', NAME)}"
+        keys = [key.decode() async for key in redis.scan_iter(f"{there}*")]
+        assert len(keys) >= 2
+        for key in keys:
+            await redis.pexpire(key, 5_000)
+        await watcher.ended(turn_of(await watcher.session.prompt("write on"), "coder"))
+        assert all([await redis.pttl(key) > 50_000 for key in keys])

@@ -126,3 +126,12 @@ async def test_whose_turn_was_lost_in_a_hole_follows_the_log_again(store: str, m
             await asyncio.sleep(0.005)
         await transcript.store.redis.xadd(log.stream, {"f": stored(Content("2 ", turn="3-0/agent", from_="agent", n=1))}, "3-1")
         await ann.pieces("3-0/agent", 1)
+
+
+async def test_every_shard_is_followed_at_the_same_time(store: str) -> None:
+    """With many shards, too: one that waited for a connection would hear nothing meanwhile."""
+    async with nodes(store, counting(3), 1, shards=40) as (one,), watch(one.server, "s") as ann:
+        pool = one.server.instance.transcript.store.ears.connection_pool
+        while len(pool._in_use_connections) < 40:  # noqa: ASYNC110  # nobody tells
+            await asyncio.sleep(0.01)
+        assert (await ann.ended(turn_of(await ann.session.prompt("go")))).reason == "done"

@@ -143,6 +143,14 @@ def test_depth_has_one_limit(levels: int) -> None:
         assert said.code == "too_deep"
 
 
+def test_what_can_just_be_read_is_not_too_deep_to_be_told_of() -> None:
+    """Reading and writing JSON nest differently; near the interpreter's limit one of them may still be able to."""
+    for levels in range(300, 1_100):
+        said = outcome("[" * levels + "]" * levels)
+        assert isinstance(said, Error)
+        assert said.code in ("not_an_object", "too_deep")
+
+
 @pytest.mark.parametrize("filler", ["1e15,", "1E5,", "0.0000001,", '"\\u0001",', "[],", '"\U0001f600",'])
 def test_what_is_stored_fits_though_it_is_written_longer(filler: str) -> None:
     """A number may grow on its way through; the log's entry is what counts."""

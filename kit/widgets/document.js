@@ -21,6 +21,8 @@ import { compare, randomRef } from "./wire.js";
 const HORIZON = 1_000;
 const MAX_TEXT = 100_000;
 const MAX_SPLICES = 16;
+/** Characters in one patch, so that it is no word too long: JSON may need six bytes for each. */
+const MAX_INSERT = 8_000;
 /** What was sent, what will be sent next, and never: above the number of any entry. */
 const [SENT, TYPED, NEVER] = [2 ** 52, 2 ** 52 + 1, 2 ** 52 + 2];
 
@@ -92,7 +94,7 @@ export class Replica {
     if (!this.unsettled) return null;
     const pieces = this.#pieces;
     this.#pieces = pieces.map((piece) => ({ ...piece }));
-    const typed = this.#readOff(SENT, Infinity);
+    const typed = this.#readOff(SENT, Infinity, Infinity);
     this.#pieces = pieces;
     return { log, head: this.#ids[this.#ids.length - 1], sent: this.#sent, typed };
   }
@@ -125,7 +127,7 @@ export class Replica {
       this.#again = false;
       if (this.#sent) return this.#sent;
     }
-    const splices = this.#sent || !this.ready ? [] : this.#readOff(this.#head, MAX_SPLICES);
+    const splices = this.#sent || !this.ready ? [] : this.#readOff(this.#head, MAX_SPLICES, MAX_INSERT);
     if (splices.length) return (this.#sent = { ref: randomRef(), base: this.#ids[this.#ids.length - 1], splices });
     return null;
   }
@@ -226,16 +228,22 @@ export class Replica {
     }
   }
 
-  /** What was typed, as splices of the text at an id, and at so many places at `most`; from now on it counts as sent.
-   * @param {number} view @param {number} most */
-  #readOff(view, most) {
+  /** What was typed, as splices of the text at an id, at so many places at `most` and with `room` for so many characters; from now on it
+   * counts as sent.
+   * @param {number} view @param {number} most @param {number} room */
+  #readOff(view, most, room) {
     /** @type {Required<Splice>[]} */ const splices = [];
     /** @type {Piece[]} */ const kept = [];
     /** @type {Piece[]} */ let typed = [];
     let at = 0;
     const flush = () => {
-      for (const mine of typed) mine.came = add(splices, { at, delete: 0, insert: mine.text.join("") }, most) ? SENT : TYPED;
-      kept.push(...typed);
+      for (const mine of typed) {
+        const rest = room && mine.text.length > room ? [{ ...mine, text: mine.text.splice(room) }] : [];
+        const fits = mine.text.length <= room && add(splices, { at, delete: 0, insert: mine.text.join("") }, most);
+        if (fits) room -= mine.text.length;
+        mine.came = fits ? SENT : TYPED;
+        kept.push(mine, ...rest);
+      }
       typed = [];
     };
     for (const piece of this.#pieces) {

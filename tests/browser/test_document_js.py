@@ -16,7 +16,7 @@ from playwright.async_api import Page
 from kit.auth import Identity
 from kit.document import Text, document_session
 from kit.history import History
-from kit.packets import AnyPacket, Prompt, Write, decode_entry, new_ref
+from kit.packets import MAX_WORD, AnyPacket, Prompt, Write, decode_entry, new_ref
 from kit.replica import SharedDocument, connect_document
 from kit.server import Server, serve
 from tests.test_document import OPENED, STEPS, Story
@@ -101,6 +101,32 @@ async def test_replicas_in_pages_end_with_the_text_that_python_folds(blank: Page
         assert sorted(letter for letter in texts[0] if letter != "w") == typed, seed
         reloads += count
     assert reloads > 40, "while a patch was under way and more had been typed"
+
+
+PASTE = """
+const replica = new Replica(), log = [arg.opened], sizes = [];
+replica.take(arg.opened);
+replica.type(0, 0, arg.paste);
+replica.type(Array.from(arg.paste).length, 0, "typed behind it");
+for (let word = 1; replica.unsettled; word++) {
+  const sent = replica.send(), prev = log[log.length - 1].id;
+  sizes.push(new TextEncoder().encode(JSON.stringify(sent)).length);
+  log.push({ type: "patch", ...sent, from: "a", id: `${word}-0`, prev });
+  replica.take(log[log.length - 1]);
+}
+return [replica.text, log, sizes];
+"""
+
+
+async def test_a_whole_file_is_pasted_in_several_words(blank: Page) -> None:
+    """Each is one that the server takes, whatever its characters are; nothing is left out, and what is typed behind it comes after it."""
+    paste = "".join(random.Random(5).choices("ab\x01\U0001f600\n", k=30_000))
+    text, log, sizes = await run(blank, PASTE, {"opened": to_builtins(OPENED), "paste": paste})
+    here = Text()
+    for entry in log:
+        here.take(decode_entry(json.dumps(entry)))
+    assert text == here.read() == paste + "typed behind it"
+    assert max(sizes) <= MAX_WORD
 
 
 async def test_names_are_the_sessions_that_python_makes_of_them(blank: Page) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError as StoreConnectionError
 
 from kit.agents import model
 from kit.agents.openai import openai_agent
@@ -171,3 +172,28 @@ async def test_p5_the_model_call_is_closed(store: str, mode: dict[str, Any], mon
 
 def saying(text: str, turn: str) -> Callable[[Watcher], bool]:
     return lambda watcher: text in watcher.text(turn)
+
+
+async def test_p5_a_stopped_turn_asks_nobody_when_the_store_is_back(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was about to ask another agent when the store failed, and was stopped before it answered again."""
+
+    async def passing_on(history: History) -> AsyncIterator[AnyPacket | Prompt]:
+        yield Content("before ")
+        yield Prompt(text="go on", to="other")
+
+    async with nodes(store, {"agent": passing_on, "other": counting(3)}, 1) as (one,), watch(one.server, "s") as ann:
+        instance, failed = one.server.instance, asyncio.Event()
+        say = instance.transcript.say
+
+        async def failing(log: Any, word: Any, **options: Any) -> Any:
+            if word.from_ == "agent" and not failed.is_set():
+                assert (await ann.session.stop()).status == "applied"
+                failed.set()
+                raise StoreConnectionError("the test lost the store")
+            return await say(log, word, **options)
+
+        monkeypatch.setattr(instance.transcript, "say", failing)
+        turn = turn_of(await ann.session.prompt("go"))
+        assert (await ann.ended(turn)).reason == "stopped"
+        assert failed.is_set()
+        assert [type(entry).__name__ for entry in await read_log(store, "s")] == ["Prompt", "Content", "Stop", "End"]

@@ -12,12 +12,12 @@ from redis.asyncio import Redis
 
 from kit.history import History
 from kit.lab.instances import Node, Serve
-from kit.packets import AnyPacket, Content, EntryId, Hello, Prompt
+from kit.packets import START, AnyPacket, Content, EntryId, Hello, Prompt
 from kit.store import open_store
 from kit.transcript import Transcript
 from tests.conftest import RealStore
 from tests.promises.support import Judge, Watcher, count, counting, endless, nodes, read_log, said, turn_of, watch
-from tests.support import both_servers, visit
+from tests.support import both_servers, ref, visit
 
 
 async def talked(person: Watcher, turns: int = 1) -> None:
@@ -227,3 +227,27 @@ async def went_on(real_store: RealStore, both: list[Node], ann: Watcher, bob: Wa
     log = await read_log(real_store.url, "s")
     Judge(log)
     assert ann.log == bob.log == log
+
+
+async def test_p7_what_is_said_while_an_empty_log_is_read_is_not_skipped(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store was emptied: a client is told, and gets the first word of the new log though it came in that very moment."""
+    async with nodes(store, counting(3), 1, join=False) as (one,), watch(one.server, "s") as ann:
+        await talked(ann)
+        instance = one.server.instance
+        read, asked = instance.transcript.read, list[EntryId]()
+
+        async def slowly(log: Any, after: EntryId, *more: Any) -> Any:
+            found = await read(log, after, *more)
+            if not asked and not found and after == START and more == (1,):
+                asked.append(after)
+                await instance.say("s", Prompt(text="go", ref=ref()), "bob")
+            return found
+
+        monkeypatch.setattr(instance.transcript, "read", slowly)
+        await instance.transcript.store.redis.flushall()
+        await instance.ears.reopen("s")
+        await ann.until(lambda w: w.gaps)
+        assert (await ann.ended("1-0/agent")).reason == "done"
+        assert asked
+        Judge(ann.log)
+        assert ann.log == await read_log(store, "s")

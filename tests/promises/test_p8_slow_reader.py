@@ -12,13 +12,14 @@ import psutil  # type: ignore[import-untyped]  # it ships no types
 import pytest
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from kit.connection import BEHIND, Connection
+from kit.connection import BEHIND, HELD, Connection, _begin
 from kit.history import History
 from kit.lab.instances import Serve
-from kit.packets import MAX_FRAME, AnyPacket, Content, EntryId, Typing, encode
+from kit.log import Stored
+from kit.packets import MAX_FRAME, AnyPacket, Content, EntryId, Prompt, Typing, encode
 from kit.service import Service
-from tests.promises.support import LEASE, Judge, Watcher, nodes, read_log, turn_of, watch
-from tests.support import both_servers, visit
+from tests.promises.support import LEASE, Judge, Watcher, counting, nodes, read_log, turn_of, watch
+from tests.support import both_servers, ref, visit
 
 PIECE = 9_000
 """Characters in a piece: near what is joined at most, so that each is a packet."""
@@ -124,6 +125,39 @@ async def test_p8_a_hundred_megabytes_pass_a_reader_that_stopped(serve: Serve, m
 async def poured(person: Watcher, turns: int) -> None:
     for _ in range(turns):
         await person.ended(turn_of(await person.session.prompt("pour")))
+
+
+async def test_p8_what_is_held_for_a_reader_that_stopped_is_bounded_in_bytes(store: str) -> None:
+    """A log of large words: 200 entries, as many as are read at once, would be 12 MB for each that stopped. And all of it comes."""
+    entries = [Stored(EntryId(i, 0), b"x" * 50_000, EntryId(i - 1, 0)) for i in range(1, 201)]
+    held = _begin(entries)
+    assert held == entries[: len(held)]
+    assert HELD <= sum(len(entry.body) for entry in held) < HELD + 50_000
+    async with nodes(store, counting(1), 1) as (one,), watch(one.server, "s") as ann:
+        for _ in range(40):
+            await ann.ended(turn_of(await ann.session.prompt("x" * 50_000)))
+        async with visit(one.server, "s", name="late") as late:
+            await exactly_once(late, ann.log)
+
+
+@pytest.mark.parametrize("how", ["it is told more", "it is sent away", "its credentials run out", "the server goes"])
+async def test_p8_a_reader_that_stopped_for_good_is_dropped(store: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its buffer full, the library's pings and closes wait for it without end."""
+    monkeypatch.setattr("kit.server.STALLED", 0.3 if how == "it is told more" else 60.0)
+    lasts = {"max_duration": 1.0} if how == "it is sent away" else {}
+    async with nodes(store, pouring(2000), 1, **lasts) as (one,):
+        token = one.server.token("slow", ttl=2.0 if how == "its credentials run out" else 60.0)
+        async with visit(one.server, "s", token=token) as slow:
+            slow.socket.transport.pause_reading()
+            (connection,) = one.server.connections
+            await one.server.instance.say("s", Prompt(text="pour", ref=ref()), "ann")
+            async with asyncio.timeout(20):
+                if how == "the server goes":
+                    while connection.socket.waiting < BEHIND:  # noqa: ASYNC110  # nobody tells
+                        await asyncio.sleep(0.01)
+                    await one.server.drain()
+                while one.server.connections:  # noqa: ASYNC110  # the same
+                    await asyncio.sleep(0.01)
 
 
 @both_servers

@@ -254,6 +254,24 @@ async def too_large(history: History) -> AsyncIterator[AnyPacket]:
     yield ToolResult(call="c", value="x" * MAX_BODY)
 
 
+async def asking_with_a_number(history: History) -> AsyncIterator[AnyPacket | Prompt]:
+    yield Content("before ")
+    yield Prompt(text=cast("str", 7), to="good")
+
+
+async def asking_too_much(history: History) -> AsyncIterator[AnyPacket | Prompt]:
+    yield Content("before ")
+    yield Prompt(text="x" * MAX_BODY, to="good")
+
+
+async def cancelling(history: History) -> AsyncIterator[AnyPacket]:
+    """Waits for something of its own that was cancelled."""
+    yield Content("before ")
+    of_its_own = asyncio.ensure_future(asyncio.sleep(60))
+    of_its_own.cancel()
+    await of_its_own
+
+
 async def silent(history: History) -> AsyncIterator[AnyPacket]:
     yield Content("before ")
     await asyncio.Event().wait()
@@ -273,6 +291,9 @@ def no_generator(history: History) -> Any:
         (mistyped, "no packet"),
         (half_a_pair, "no packet"),
         (too_large, "no packet"),
+        (asking_with_a_number, "no packet"),
+        (asking_too_much, "too long"),
+        (cancelling, "was cancelled, though nobody stopped it"),
         (silent, "said nothing for 0.2 s"),
         (no_generator, "no packet"),
     ],
@@ -288,6 +309,7 @@ async def test_a_bad_agent_ends_its_turn_and_nothing_else(store: str, agent: Age
         assert ann.text(turn) == ("" if agent is no_generator else "before ")
         assert (await ann.ended(turn_of(await ann.session.prompt("go", to="good"), "good"))).reason == "done"
         Judge(ann.log)
+        Judge(await read_log(store, "s"))  # which everybody can read
         await released(store)
 
 
@@ -427,6 +449,24 @@ async def test_who_slept_through_what_was_trimmed_since_says_nothing_more(store:
         while await transcript.open_turns(0):  # noqa: ASYNC110  # until nobody has anything to do with it; the store tells nobody
             await asyncio.sleep(0.01)
         assert [entry.id for entry in await read_log(store, "s")] == ["3-0"]
+
+
+async def test_a_prompt_that_is_said_behind_what_was_trimmed_unheard_is_answered(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other instance trimmed what this one has not heard; the prompt's turn is this one's all the same, and not dropped as unknown."""
+    async with nodes(store, counting(3), 2, keep=4) as (one, other):
+
+        async def deaf(*_: Any, **__: Any) -> None:
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(other.server.instance.transcript, "follow", deaf)
+        async with watch(one.server, "s", "ann") as ann, watch(other.server, "s", "bob") as bob:
+            await bob.ended(turn_of(await bob.session.prompt("go")))
+            for _ in range(3):
+                await ann.ended(turn_of(await ann.session.prompt("go")))
+            assert EntryId.parse((await read_log(store, "s"))[0].id).epoch > 2, "trimmed beyond what the other has heard"
+            turn = turn_of(await bob.session.prompt("go"))
+            assert (await ann.ended(turn)).reason == "done"
+            await released(store)
 
 
 # ---- lost replies ----
