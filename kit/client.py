@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from ssl import SSLCertVerificationError
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -165,7 +166,7 @@ class Session:
     # ---- words ----
 
     async def prompt(self, text: str, to: str | None = None) -> Receipt:
-        """Ask an agent (the session's default one, without `to`)."""
+        """Ask an agent (the session's default one, without `to`). A receipt that is `refused` says why: then nobody will answer."""
         return await self.say(Prompt(text=text, to=to))
 
     async def stop(self, turn: str | None = None) -> Receipt:
@@ -193,7 +194,10 @@ class Session:
         return await self.say(Result(call=call, value=value, error=error))
 
     async def say(self, word: Said) -> Receipt:
-        """Say a word until its receipt has come, over as many connections as that takes. Raises BadWord."""
+        """Say a word until its receipt has come, over as many connections as that takes. Raises BadWord.
+
+        Given up (a timeout, a cancellation) it may have been said: to say the same again, give it the same `ref` (`new_ref`).
+        """
         word = new_ref(word)
         if (size := len(encode(word))) > MAX_FRAME:  # the server would close the connection, each time it is said
             raise BadWord(Error(code="too_large", text=f"a frame has at most {MAX_FRAME} bytes, this one {size}"))
@@ -214,7 +218,8 @@ class Session:
 
     async def renew(self, token: str) -> None:
         """Show a fresh token on the open socket, before the old one runs out."""
-        self._token = token
+        if isinstance(self._token, str):
+            self._token = token
         await self._send(Renew(token=token))
 
     async def _send(self, frame: Word | Typing | Renew) -> None:
@@ -234,6 +239,7 @@ class Session:
         """Be connected, again and again, until cancelled or not let in."""
         while True:
             asked: float | None = None
+            why: Exception | None = None
             try:
                 await self._converse(await self._dial())
             except NotLetIn as refused:
@@ -242,8 +248,10 @@ class Session:
                 asked = _asked_to_close(closed)
             except InvalidStatus as sent_away:
                 asked = _asked_to_wait(sent_away.response.headers, self._backoff.rng)
-            except (OSError, TimeoutError, InvalidHandshake, EOFError, msgspec.MsgspecError):
-                pass
+            except SSLCertVerificationError as untrusted:  # an OSError, but no network is to blame
+                return self._fail(untrusted)
+            except (OSError, TimeoutError, InvalidHandshake, EOFError, msgspec.MsgspecError) as trouble:
+                why = trouble
             except Exception as fault:  # noqa: BLE001  # a wrong address, a token that can't be had: whoever waits must hear of it
                 return self._fail(fault)
             finally:
@@ -251,6 +259,8 @@ class Session:
             delay = self._backoff.next()  # also where the server names one: it may close every connection that it accepts
             if asked is not None and asked >= SLOT:
                 delay = min(asked, LONGEST)
+            if self.state == "connecting":  # once: the address may be wrong, and nobody has seen an error
+                log.warning("session %s: no answer at %s yet (%s); it is tried again", self.name, self._url, why or "it was sent away")
             self._tell(f"reconnecting in {delay:.1f} s")
             await asyncio.sleep(delay)
 
@@ -387,8 +397,9 @@ async def connect(
     """A session at `url` (`ws://host:port`), reconnecting by itself while the block runs.
 
     `token`: a JWT, or an async function that gives one for each dial; `after` and `log`: where an earlier client stood. Options:
-    `backoff`, `silence` (seconds), and whatever `websockets` connect takes. The iterator and the words raise NotLetIn, whatever `token`
-    raises, and SessionClosed once the block has ended.
+    `backoff`, `silence` (seconds), and whatever `websockets` connect takes. A network's errors (OSError; raise one in `token` for what
+    may pass) are tried again. The iterator and the words raise NotLetIn, SSLCertVerificationError, what else `token` raises, and
+    SessionClosed once the block has ended.
     """
     one = Session(url, session, token, after, log, **options)
     task = asyncio.create_task(one._stay(), name=f"session {session}")

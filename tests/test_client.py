@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from ssl import SSLCertVerificationError
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -335,6 +336,52 @@ async def test_each_dial_asks_for_a_token() -> None:
             async with asyncio.timeout(5.0):
                 await take(session, 1)
     assert script.tokens == ["one", "two"]
+
+
+async def test_a_token_that_is_shown_is_no_other_way_to_get_one() -> None:
+    """The next dial asks the function again: what was shown may have run out by then."""
+    tokens = iter(["one", "two"])
+
+    async def token() -> str:
+        return next(tokens)
+
+    async def renewed(line: Line) -> None:
+        await line.hello()
+        await line.word()
+
+    async def again(line: Line) -> None:
+        await line.hello()
+        await line.entry("1-1")
+        await line.until_closed()
+
+    backoff = Backoff(base=0.001, rng=Dice())
+    async with scripted_server(renewed, again) as script, connect(script.url, session="s", token=token, backoff=backoff) as session:
+        while session.state != "connected":  # noqa: ASYNC110  # it is told by a function, once
+            await asyncio.sleep(0)
+        await session.renew("shown")
+        await take(session, 1)
+    assert script.tokens == ["one", "two"]
+
+
+async def test_a_server_that_is_not_there_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """It is tried again without end, and whoever mistyped the port should not wait in silence."""
+    async with connect("ws://127.0.0.1:1", session="s", token="t", backoff=Backoff(base=0.001, limit=0.001)) as session:
+        states: list[str] = []
+        session.on_state = states.append
+        while len(states) < 5:  # noqa: ASYNC110  # the same
+            await asyncio.sleep(0.001)
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING" and record.name == "kit.client"]
+    assert "no answer at ws://127.0.0.1:1 yet" in told
+
+
+async def test_a_certificate_that_does_not_verify_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def untrusted(*_: Any, **__: Any) -> None:
+        raise SSLCertVerificationError(1, "certificate verify failed: certificate has expired")
+
+    monkeypatch.setattr("kit.client.connect_websocket", untrusted)
+    async with connect("wss://127.0.0.1:1", session="s", token="t") as session:
+        with pytest.raises(SSLCertVerificationError, match="has expired"):
+            await session.prompt("hi")
 
 
 async def test_a_wrong_address_is_told() -> None:
