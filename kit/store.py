@@ -35,6 +35,9 @@ StoreError = (RedisError, OSError)
 OLDEST = (7, 0)
 SILENT = 1.0
 """Seconds after which a held connection may have been closed by the server."""
+ANSWER = 10.0
+"""Seconds after which no answer comes any more: TCP would wait a quarter of an hour for a host that is gone. Not for the blocking reads,
+which are silent by nature; keepalive watches over those."""
 
 
 def without_password(url: str) -> str:
@@ -100,7 +103,7 @@ class Held:
         """The answers to commands that are sent together; a ResponseError is one. Raises what became of the connection: then they may or
         may not have been carried out.
         """
-        async with self._order:
+        async with self._order, asyncio.timeout(ANSWER):
             connection = await self.connection()
             await connection.send_packed_command(connection.pack_commands(commands))  # which connects again where that is needed
             answers = [await _answer(connection) for _ in commands]
@@ -132,7 +135,7 @@ class Store:
         self.run_id = ""
         self.clustered = False
         # redis-py gives unions of all that any protocol or option could return; what these commands return is pinned down by the tests.
-        self.redis: Any = self._line(16)
+        self.redis: Any = self._line(16, ANSWER)
         self.ears: Any = self._line(1000)  # opened as they are needed, one for each shard of each instance: whoever waited for one is deaf
         line = self._line(1)
         self.commits = Held(line)
@@ -150,7 +153,7 @@ class Store:
     async def look(self) -> None:
         """Find out again who keeps what: a server alone keeps all."""
 
-    def _line(self, connections: int) -> Redis:
+    def _line(self, connections: int, answer: float | None = None) -> Redis:
         if self.url.startswith("fake://"):
             self.run_id = "fake"
             return _fake(self.url.removeprefix("fake://") or f"private-{id(self)}", connections)
@@ -165,7 +168,8 @@ class Store:
                 self.url,
                 max_connections=connections,
                 timeout=None,
-                socket_timeout=None,
+                socket_timeout=answer,
+                socket_connect_timeout=ANSWER,
                 protocol=2,
                 retry=Retry(NoBackoff(), 0),
                 redis_connect_func=greet,

@@ -34,8 +34,9 @@ from kit.packets import (
     new_ref,
     stored,
 )
-from kit.store import open_store
+from kit.store import StoreError, open_store
 from kit.transcript import Transcript
+from tests.conftest import RealStore
 from tests.promises.support import Judge, Losses, count, counting, nodes, read_log, said, turn_of, watch
 
 
@@ -513,3 +514,22 @@ async def test_a_word_whose_reply_is_lost_is_said_once(store: str, monkeypatch: 
         await ann.ended(f"{receipt.id}/agent")
         assert said(await read_log(store, "s")) == count(20)
         assert EntryId.parse(ann.log[0].id) == lost[0]
+
+
+async def test_a_store_that_answers_no_more_is_not_waited_for_without_end(real_store: RealStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its host is gone without a word: what is asked fails, and is asked again; what arrived there all the same stands there once."""
+    monkeypatch.setattr("kit.store.ANSWER", 0.2)
+    async with nodes(real_store.url, counting(200, pace=200), 1) as (one,), watch(one.server, "s") as ann:
+        turn = turn_of(await ann.session.prompt("go"))
+        await ann.pieces(turn, 20)
+        with real_store.paused():
+            async with asyncio.timeout(10):
+                for _ in range(3):
+                    with pytest.raises(StoreError):
+                        await one.server.instance.transcript.open_turns(0)
+        assert (await ann.ended(turn)).reason == "done"
+        log = await read_log(real_store.url, "s")
+        assert said(log, turn) == count(200)
+        assert [entry for entry in log if isinstance(entry, Takeover)], "an append had no answer"
+        assert ann.log == log
+        Judge(log)
