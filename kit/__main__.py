@@ -1,4 +1,4 @@
-"""python -m kit: lab, serve, token, chat, doctor."""
+"""python -m kit: lab, new, serve, token, chat, doctor."""
 
 from __future__ import annotations
 
@@ -65,6 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     lab.add_argument("--dir", type=Path, help="where the copies are; without it, work/ beside the notebooks")
     lab.add_argument("--model", choices=["local"], help="local: start a small real model beside it, and let every agent ask it")
     lab.set_defaults(run=_lab)
+
+    new = commands.add_parser("new", help="write an agent of your own, and the files that a platform wants around it, into a folder")
+    new.add_argument("folder", type=Path, metavar="FOLDER")
+    new.set_defaults(run=_new)
 
     serving = commands.add_parser("serve", help="serve an agent; prints the address (and without KIT_SECRET a token) as a line of JSON")
     _serving_options(serving)
@@ -212,6 +216,17 @@ async def _doctor(options: argparse.Namespace) -> int:
     from kit.doctor import report
 
     return await report(options.store)
+
+
+async def _new(options: argparse.Namespace) -> None:
+    from kit.lab.project import write
+
+    try:
+        write(options.folder)
+    except OSError as error:
+        raise Unusable(str(error)) from None
+    print(f"Written. In {options.folder}, `python -m kit chat --agent agent:agent` talks to the agent in agent.py; the line in the")
+    print("Procfile serves it over a store, with REDIS_URL and KIT_SECRET set, and `python -m kit token` makes its tokens.")
 
 
 async def _lab(options: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from kit.__main__ import main
 from kit.lab.project import project, write
 from tests.promises.support import Judge, count, read_log, said
 from tests.started import Project, started
@@ -145,7 +146,7 @@ def test_the_requirements_are_all_that_an_instance_needs(folder: Path, real_stor
 
 def closure(lines: list[str]) -> set[str]:
     """The distributions that come with these requirements."""
-    found, todo = set[str](), [Requirement(line) for line in lines]
+    found, todo = set[str](), [Requirement(line) for line in lines if not line.startswith("#")]
     while todo:
         one = todo.pop()
         name = one.name.lower().replace("_", "-")
@@ -180,3 +181,24 @@ async def test_a_project_that_cannot_start_says_why(folder: Path) -> None:
     with pytest.raises(RuntimeError, match=r"Connection refused|Connect call failed"):
         async with started(folder, store="redis://127.0.0.1:1/0"):
             pass
+
+
+def test_a_new_project_is_written_by_a_command_and_over_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Into a folder that is made for it; where one of its names is taken, nothing at all is written."""
+    folder = tmp_path / "one" / "mine"
+    assert main(["new", str(folder)]) == 0
+    assert "kit chat --agent agent:agent" in capsys.readouterr().out
+    assert {path.name for path in folder.iterdir()} == {*project(), "kit"}
+    (folder / "agent.py").write_text("mine")
+    (folder / "app.py").unlink()
+    assert main(["new", str(folder)]) == 2
+    assert "has agent.py and requirements.txt" in (told := capsys.readouterr().err)
+    assert "name another folder" in told
+    assert (folder / "agent.py").read_text() == "mine"
+    assert not (folder / "app.py").exists()
+
+
+def test_an_agent_on_a_model_needs_the_client_of_its_provider() -> None:
+    on_a_model = project("from kit.agents.openai import openai_agent\n\nagent = openai_agent()\n")["requirements.txt"].splitlines()
+    assert [line for line in on_a_model if line.startswith("openai")]
+    assert not [line for line in project()["requirements.txt"].splitlines() if line.startswith("openai")]

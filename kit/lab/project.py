@@ -13,7 +13,7 @@ from kit.doctor import requirements
 
 KIT = Path(__file__).parents[1]
 NEEDED = ("msgspec", "pyjwt", "redis", "starlette", "uvicorn", "websockets")
-"""What an instance needs of all that the kit needs. An agent on a model needs `openai` as well."""
+"""What an instance needs of all that the kit needs."""
 MAX_DURATION = 300
 """Seconds after which Vercel closes a socket, where nothing else is set."""
 AGENT = '''\
@@ -50,7 +50,9 @@ app = asgi.app(
 def project(agent: str = AGENT) -> dict[str, str]:
     """The files, by name; `agent` is the text of a module that has an `agent`, or a dict of agents by that name."""
     options = " ".join(f"--{name.replace('_', '-')} {str(value).lower()}" for name, value in UVICORN.items())
-    needed = (line for line in requirements() if re.split(r"[^\w-]", line)[0].lower() in NEEDED)
+    wanted = {re.split(r"[^\w-]", line)[0].lower(): line for line in requirements()}
+    on_a_model = wanted["openai"] if "kit.agents.openai" in agent else f"# for an agent on a model: {wanted['openai']}"
+    needed = [*(wanted[name] for name in NEEDED), on_a_model]
     return {
         "agent.py": agent,
         "app.py": APP,
@@ -61,7 +63,14 @@ def project(agent: str = AGENT) -> dict[str, str]:
 
 
 def write(folder: Path, files: Mapping[str, str] | None = None) -> None:
-    """Write a project (None: the one above) into a folder, and the kit beside it, as it is in no index."""
-    for name, text in (project() if files is None else files).items():
+    """Write a project (None: the one above) into a folder, and the kit beside it, as it is in no index.
+
+    Raises FileExistsError where one of the names is taken: then nothing is written.
+    """
+    files = project() if files is None else files
+    if taken := [name for name in (*files, "kit") if (folder / name).exists()]:
+        raise FileExistsError(f"{folder} has {' and '.join(taken)} already: name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
         (folder / name).write_text(text)
     shutil.copytree(KIT, folder / "kit", ignore=shutil.ignore_patterns("__pycache__"))
