@@ -211,8 +211,9 @@ async def _store(store: Store | str | None) -> AsyncIterator[Store]:
 
 
 def origin_of(sockets: Iterable[socket.socket]) -> str:
-    """What a browser names as the origin of the pages that it gets there."""
+    """What a browser on this machine names as the origin of the pages that it gets there."""
     host, port = next(iter(sockets)).getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # every address, which is none to go to
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 

@@ -128,6 +128,12 @@ async def test_with_a_secret_that_others_know_no_token_is_printed(folder: Path) 
     assert (await process.communicate(), process.returncode) == ((b"", None), 0)
 
 
+async def test_an_address_that_is_told_leads_there_though_it_listens_at_all_of_them(folder: Path) -> None:
+    async with serving(folder, "--host", "0.0.0.0") as (_, printed):
+        assert printed["url"].startswith("ws://127.0.0.1:")
+        assert await answer(printed) == "hello, world"
+
+
 async def test_what_it_holds_when_it_begins_is_not_looked_at_by_the_garbage_collector(folder: Path) -> None:
     """Or each full collection takes 15 ms and more, and all answers wait."""
     async with serving(folder, agent="my_agents:held") as (_, printed):

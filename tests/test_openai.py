@@ -489,8 +489,8 @@ SENTENCES = [
         [Refuse(429, "no", "insufficient_quota", headers={"retry-after-ms": "1"})] * 3,
         "The account's quota at {} is used up (429): check its plan and billing.",
     ),
-    ([rate_limited(0.01)] * 3, "{} has too many requests (429): try again in a minute."),
-    ([rate_limited(3600)], "{} has too many requests (429): try again in a minute."),
+    ([rate_limited(0.01)] * 3, "{} has too many requests (429): try again later."),
+    ([rate_limited(3600)], "{} has too many requests (429): try again in 3,600 s."),
     ([BROKEN] * 3, "{} failed (500): try again later."),
     ([Cut(0)] * 3, "{} cannot be reached: check the network and OPENAI_BASE_URL."),
 ]
@@ -526,6 +526,26 @@ def test_a_missing_key_is_one_sentence(key: str | None, monkeypatch: pytest.Monk
     monkeypatch.setenv("OPENAI_API_KEY", " ")
     with pytest.raises(AgentError, match=r"^There is no API key: set OPENAI_API_KEY, or OPENAI_BASE_URL to a server that needs none.$"):
         openai_agent(api_key=key)
+
+
+@pytest.mark.parametrize(
+    ("url", "own"),
+    [
+        ("https://api.openai.com/v1", True),
+        ("https://api.openai.com/v1/", True),
+        ("https://eu.api.openai.com/v1", True),
+        ("https://notapi.openai.com.example/v1", False),
+        ("https://evilapi.openai.com/v1", False),
+        ("http://127.0.0.1:8000/v1", False),
+    ],
+)
+def test_openai_is_known_in_each_of_its_regions(url: str, own: bool) -> None:
+    """There the Responses dialect is spoken, and a key is needed; elsewhere neither is taken for granted."""
+    made: Any = openai_agent(base_url=url, api_key="k")
+    assert made.args[0].keywords["dialect"] == ("responses" if own else "chat")
+    if own:
+        with pytest.raises(AgentError, match="There is no API key"):
+            openai_agent(base_url=url, api_key="")
 
 
 @pytest.mark.parametrize("key", ["sk-1 2", "sk-1\nsk-2", "sk-…", "“sk-1”"])

@@ -26,7 +26,7 @@ import openai
 from kit.agents import chat, responses
 from kit.agents.answer import answer
 from kit.agents.conversation import Event, Failed, Function, Item
-from kit.agents.settings import OPENAI, environment, usable_key
+from kit.agents.settings import OPENAI, environment, is_openai, usable_key
 from kit.agents.tape import Run, Tape
 from kit.agents.tools import ToolFunction, Tools
 from kit.ending import finish
@@ -64,16 +64,18 @@ def openai_agent(
 
     `dialect`: Responses for OpenAI itself and Chat Completions for other servers, unless said. `background` (Responses only, and its
     default there): the provider keeps the response, and another instance goes on at its cursor; else the model is asked to continue.
-    `tools` run here, `client_tools` (only their signature counts) on a client, those named in `approve` once a person said yes. With
-    `documents` it reads those of the session, and writes them by a tool `write_document`. After `max_rounds` of calls the model must
-    have answered. `stall`: seconds without an event until a stream counts as cut. `tries`: attempts without progress. `tape`: what the
-    model says is written down on it.
+    `tools` run here, `client_tools` (only their signature counts) on a client, those named in `approve` once a person said yes: anybody
+    in the session, also who asked. What a tool raises is told, with its text, to the model and in the log: it should hold no secret.
+    With `documents` it reads those of the session, and writes them by a tool `write_document`. After `max_rounds` of calls the model
+    must have answered. `stall`: seconds without an event until a stream counts as cut. `tries`: attempts without progress; a turn that
+    says nothing for the instance's `patience` (300 s) is given up before all of them are made. `tape`: what the model says is written
+    down on it.
 
     Raises AgentError, a sentence for the person: here without a usable key, later where the provider refuses.
     """
     env = environment()
     url = (base_url or env.base_url or OPENAI).rstrip("/")
-    spoken = dialect or ("responses" if url == OPENAI else "chat")
+    spoken = dialect or ("responses" if is_openai(url) else "chat")
     if background and spoken == "chat":
         raise ValueError("only the Responses dialect has background responses")
     connect = partial(
@@ -248,7 +250,8 @@ class Model:
             case openai.APIStatusError(status_code=429, code="insufficient_quota"):
                 return f"The account's quota at {server} is used up (429): check its plan and billing."
             case openai.APIStatusError(status_code=429):
-                return f"{server} has too many requests (429): try again in a minute."
+                seconds = error.response.headers.get("Retry-After", "")
+                return f"{server} has too many requests (429): try again {f'in {int(seconds):,} s' if seconds.isdecimal() else 'later'}."
             case openai.APIStatusError(status_code=status) if status >= 500:
                 return f"{server} failed ({status}): try again later."
             case openai.APIStatusError(status_code=status):
