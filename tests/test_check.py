@@ -32,7 +32,7 @@ def check_double(double, attempt):
     attempt.equal(double(2), 4)
     attempt.step("bytes")
     attempt.equal(double(b"ab"), b"abab")
-    attempt.step("a list")
+    attempt.step("a list", given="double([1, 2])")
     attempt.equal(double([1, 2]), [1, 2, 1, 2])
 
 
@@ -110,6 +110,17 @@ def test_a_difference_names_step_place_and_both_values() -> None:
         "  seen      b'aba-'",
         '  next      change it, run its cell, then check again; or ask lab.hint("97.1")',
     ]
+
+
+def test_the_call_is_told_so_that_it_can_be_repeated() -> None:
+    """Of the step that differs, and where the code raises in it; a step that says none has none."""
+
+    def raising(x: Any) -> Any:
+        return 2 * x if not isinstance(x, list) else x.nothing
+
+    for wrong in (lambda x: x if isinstance(x, list) else 2 * x, raising):
+        assert rows(check("97.1", wrong))["given"] == "double([1, 2])"
+    assert "given" not in rows(check("97.1", lambda x: 0))
 
 
 @pytest.mark.parametrize(

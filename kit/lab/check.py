@@ -65,6 +65,7 @@ class Attempt:
     """One run of a check: `step` says what is tried next, `equal` and `fail` what came of it."""
 
     steps: list[str] = field(default_factory=list)
+    given: str = ""
     rows: list[tuple[str, str]] = field(default_factory=list)
 
     @property
@@ -72,9 +73,10 @@ class Attempt:
         """The lab that runs."""
         return Lab.current or self.fail('no lab is open: run the notebook from its first cell, `lab.start("...")`')
 
-    def step(self, what: str) -> None:
-        """What is tried from here on, in the learner's words: it heads what is told when it fails."""
+    def step(self, what: str, given: str = "") -> None:
+        """What is tried from here on, in the learner's words: it heads what is told when it fails. `given`: the call, to be repeated."""
         self.steps.append(what)
+        self.given = given
 
     def equal(self, seen: object, expected: object) -> None:
         """The step passes where both are equal, and of the same kind."""
@@ -217,6 +219,7 @@ def _tried(number: str, exercise: Exercise, it: object) -> Outcome:
         count = len(attempt.steps)
         return Outcome(True, f"{title} ({count} step{'' if count == 1 else 's'})")
     steps = [("step", f"{len(attempt.steps)}: {attempt.steps[-1]}")] if attempt.steps else []
+    steps += [("given", attempt.given)] if attempt.given else []
     change = "" if why.endswith("run its cell") else "change it, "
     return Outcome(False, title, (*steps, *attempt.rows, ("next", f'{change}run its cell, then check again; or ask lab.hint("{number}")')))
 

@@ -113,8 +113,15 @@ def check_outcome(outcome: Callable[[list[Any], Stop], str], attempt: Attempt) -
         ("what is asked after a stop of all is not stopped by it", [Stop(id="1-0"), two], second, "applied"),
     ]
     for what, log, stop, expected in cases:
-        attempt.step(what)
+        attempt.step(what, given=f"outcome([{', '.join(map(_shown, log))}], {_shown(stop)})")
         attempt.equal(outcome(list(log), stop), expected)
+
+
+def _shown(entry: Any) -> str:
+    """An entry by what counts here."""
+    names = ["id", *(["to"] if isinstance(entry, Prompt) else ["turn"])]
+    fields = [f"{name}={value!r}" for name in names if (value := getattr(entry, name))]
+    return f"{type(entry).__name__}({', '.join(fields)})"
 
 
 Run = Callable[[Session, Action, Callable[..., Any]], Awaitable[bool]]

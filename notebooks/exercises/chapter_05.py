@@ -113,22 +113,18 @@ def check_first_gap(first_gap: Callable[[str, list[dict[str, str]]], Any], attem
     def log(*ids: str, prev: str = "") -> list[dict[str, str]]:
         return [{"id": id} | ({"prev": prev} if id.endswith("-0") else {}) for id in ids]
 
-    attempt.step("nothing came, nothing is missing")
-    attempt.equal(first_gap("3-4", []), None)
-    attempt.step("each follows the one before, and the first the cursor; 3-10 comes after 3-9")
-    attempt.equal(first_gap("3-8", log("3-9", "3-10", "3-11")), None)
-    attempt.step("an entry is missing between two others: the one behind the hole is told")
-    attempt.equal(first_gap("3-8", log("3-9", "3-11", "3-12")), "3-11")
-    attempt.step("the first one does not follow the cursor")
-    attempt.equal(first_gap("3-4", log("3-6")), "3-6")
-    attempt.step("a word follows its `prev`, whatever number that has")
-    attempt.equal(first_gap("3-17", [*log("4-0", prev="3-17"), *log("4-1")]), None)
-    attempt.step("a word whose `prev` we have never seen: the end of the epoch before is missing")
-    attempt.equal(first_gap("3-15", log("4-0", prev="3-17")), "4-0")
-    attempt.step("an entry that was there before comes again")
-    attempt.equal(first_gap("3-4", log("3-5", "3-5")), "3-5")
-    attempt.step("a whole epoch is missing")
-    attempt.equal(first_gap("3-4", log("5-1")), "5-1")
+    def expect(step: str, cursor: str, entries: list[dict[str, str]], gap: str | None) -> None:
+        attempt.step(step, given=f"first_gap({cursor!r}, {entries})")
+        attempt.equal(first_gap(cursor, entries), gap)
+
+    expect("nothing came, nothing is missing", "3-4", [], None)
+    expect("each follows the one before, and the first the cursor; 3-10 comes after 3-9", "3-8", log("3-9", "3-10", "3-11"), None)
+    expect("an entry is missing between two others: the one behind the hole is told", "3-8", log("3-9", "3-11", "3-12"), "3-11")
+    expect("the first one does not follow the cursor", "3-4", log("3-6"), "3-6")
+    expect("a word follows its `prev`, whatever number that has", "3-17", [*log("4-0", prev="3-17"), *log("4-1")], None)
+    expect("a word whose `prev` we have never seen: the end of the epoch before is missing", "3-15", log("4-0", prev="3-17"), "4-0")
+    expect("an entry that was there before comes again", "3-4", log("3-5", "3-5"), "3-5")
+    expect("a whole epoch is missing", "3-4", log("5-1"), "5-1")
 
 
 EXERCISES = {

@@ -66,8 +66,8 @@ def check_decide(decide: Callable[..., Any], attempt: Attempt) -> None:
     at = {"after": "3-9", "log": "Kq3xAb7Z"}
 
     def expect(step: str, place: dict[str, str], do: str, frame: dict[str, Any], begin: dict[str, str] = at) -> None:
-        attempt.step(step)
         given = dict(begin)
+        attempt.step(step, given=f"decide({given}, {frame})")
         attempt.equal(decide(given, frame), (place, do))
         if given != begin:
             attempt.fail("it changed the `place` that it was given: give a new dict, and leave that one alone", expected=begin, seen=given)

@@ -74,22 +74,21 @@ def check_assembled(assembled: Callable[[list[Any]], Any], attempt: Attempt) -> 
     def first(index: int, id: str | None, name: str, text: str | None = "") -> dict[str, Any]:
         return {"index": index, "id": id, "type": "function", "function": {"name": name, "arguments": text}}
 
-    attempt.step("no pieces, no calls")
-    attempt.equal(assembled([]), [])
-    attempt.step("one call whose arguments come in three pieces")
-    attempt.equal(
-        assembled([first(0, "a", "pay"), piece(0, '{"amount"'), piece(0, ": 1"), piece(0, "00}")]), [("a", "pay", '{"amount": 100}')]
-    )
-    attempt.step("two calls in turns: `index` says which one a piece belongs to")
+    def expect(step: str, pieces: list[dict[str, Any]], calls: list[tuple[str, str, str]]) -> None:
+        attempt.step(step, given=f"assembled({pieces})")
+        attempt.equal(assembled(pieces), calls)
+
+    expect("no pieces, no calls", [], [])
+    three = [first(0, "a", "pay"), piece(0, '{"amount"'), piece(0, ": 1"), piece(0, "00}")]
+    expect("one call whose arguments come in three pieces", three, [("a", "pay", '{"amount": 100}')])
     two = [first(0, "a", "pay", '{"to":'), first(1, "b", "look", '{"at":'), piece(0, ' "ann"}'), piece(1, ' "oslo"}')]
-    attempt.equal(assembled(two), [("a", "pay", '{"to": "ann"}'), ("b", "look", '{"at": "oslo"}')])
-    attempt.step("the second call's pieces come first: the calls are in the order of their index")
-    attempt.equal(assembled([two[1], two[3], two[0], two[2]]), [("a", "pay", '{"to": "ann"}'), ("b", "look", '{"at": "oslo"}')])
-    attempt.step("a server repeats the keys with null: what is known stays")
+    both = [("a", "pay", '{"to": "ann"}'), ("b", "look", '{"at": "oslo"}')]
+    expect("two calls in turns: `index` says which one a piece belongs to", two, both)
+    expect("the second call's pieces come first: the calls are in the order of their index", [two[1], two[3], two[0], two[2]], both)
     nulls = {"index": 0, "id": None, "function": {"name": None, "arguments": "}"}}
-    attempt.equal(assembled([first(0, "a", "now", "{"), nulls]), [("a", "now", "{}")])
-    attempt.step("a call without arguments: null from its first piece on, and a piece without a function")
-    attempt.equal(assembled([first(0, "a", "now", None), {"index": 0}]), [("a", "now", "")])
+    expect("a server repeats the keys with null: what is known stays", [first(0, "a", "now", "{"), nulls], [("a", "now", "{}")])
+    empty = [first(0, "a", "now", None), {"index": 0}]
+    expect("a call without arguments: null from its first piece on, and a piece without a function", empty, [("a", "now", "")])
 
 
 EXERCISES = {
