@@ -113,9 +113,25 @@ def _serving_options(parser: argparse.ArgumentParser) -> None:
 
 
 async def _serve(options: argparse.Namespace) -> None:
+    with _told_to_stop() as done:
+        await _serve_until(done, options)
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[asyncio.Event]:
+    """An event that SIGTERM or SIGINT sets inside the block: not by the loop's own way, which is not there on Windows."""
     done, loop = asyncio.Event(), asyncio.get_running_loop()
-    for stop in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(stop, lambda *_: loop.call_soon_threadsafe(done.set))  # the loop's own way is not there on Windows
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(done.set))
+    try:
+        yield done
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+async def _serve_until(done: asyncio.Event, options: argparse.Namespace) -> None:
     async with _instance(options) as server:
         gc.collect()
         gc.freeze()  # what is held by now stays: a full collection would look at all of it, for 15 ms in which every answer waits
@@ -185,7 +201,7 @@ def _imported(name: str) -> Agent | Mapping[str, Agent]:
     try:
         found = importlib.import_module(module)
     except (ModuleNotFoundError, ValueError) as error:
-        if isinstance(error, ModuleNotFoundError) and error.name != module.partition(".")[0]:
+        if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
             raise  # what the module itself imports is missing: the traceback says on which line
         raise Unusable(f"--agent {name}: {error}. Give module:name, from the folder that holds the module") from None
     agent: Agent | Mapping[str, Agent] | None = getattr(found, attribute, None)

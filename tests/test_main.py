@@ -237,6 +237,7 @@ def shell(monkeypatch: pytest.MonkeyPatch, folder: Path) -> pytest.MonkeyPatch:
         (["--agent", "my_agents"], "Give module:name"),
         (["--agent", "my_agents:absent"], "Give module:name"),
         (["--agent", "absent_module:greet"], "No module named 'absent_module'"),
+        (["--agent", "my_agents.absent:greet"], "Give module:name"),
         (["--agent", ":greet"], "Give module:name"),
         (["--agent", "my_agents:named"], "can't be an agent's name"),
         (["--agent", "my_agents:nothing"], "should be an agent, or a dict of agents"),
@@ -260,6 +261,7 @@ def test_what_cannot_be_served_is_a_sentence(
     assert err.startswith("python -m kit: ")
     assert "Traceback" not in err
     assert "cd@" not in err, "it is a part of the password"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_key_that_a_model_needs_is_a_sentence(folder: Path, shell: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

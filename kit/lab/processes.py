@@ -37,7 +37,7 @@ class Process:
 
     @property
     def token(self) -> str:
-        return Door(_SECRET, None).issue("you")
+        return Door(_SECRET, None).issue("you", ttl=24 * 3600.0)
 
     async def begin(self) -> None:
         """Start it; `listening` waits until it does."""
