@@ -110,9 +110,9 @@ class OpenRoom:
                 if here
                 else ", on any machine that reaches this address. It is plain http: whoever is on the way can read along."
             ),
-            "To what: reading and writing in this session and its documents, asking its agents, on your key where they have one, and saying "
-            "yes to what these may only do with a yes; to "
-            "no other session, no file and no notebook." + ("" if here else " Nobody's code is run while it is open beyond this machine."),
+            "To what: reading and writing in this session and its documents, asking its agents, on your key where they have one, and "
+            "approving what these may not do without a yes; to no other session, no file and no notebook."
+            + ("" if here else " Nobody's code is run while it is open beyond this machine."),
             "Each link works once, for an hour at most, for whoever is first; they are saved with this notebook.",
             "For one more guest: .invite('name'). To end it: .close()",
         ]
