@@ -259,8 +259,8 @@ class Session:
             delay = self._backoff.next()  # also where the server names one: it may close every connection that it accepts
             if asked is not None and asked >= SLOT:
                 delay = min(asked, LONGEST)
-            if self.state == "connecting":  # once: the address may be wrong, and nobody has seen an error
-                log.warning("session %s: no answer at %s yet (%s); it is tried again", self.name, self._url, why or "it was sent away")
+            if why and self.state == "connecting":  # once: the address may be wrong, and nobody has seen an error
+                log.warning("session %s: no answer at %s yet (%s); it is tried again", self.name, self._url, why)
             self._tell(f"reconnecting in {delay:.1f} s")
             await asyncio.sleep(delay)
 

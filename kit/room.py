@@ -9,12 +9,12 @@ any other, and nobody answers the same word twice, for a turn is `<id of its wor
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import cast
 
 from kit.history import Agent, History
-from kit.packets import AnyPacket, Content, Edit, Prompt, Thought
+from kit.packets import Action, AnyPacket, Ask, Content, Edit, Prompt, Thought, ToolResult
 
 _MENTION = re.compile(r"^@([\w-]+(?:,[\w-]+)*)[:,]?[ \t]+", re.MULTILINE)
 
@@ -51,7 +51,7 @@ def _member(name: str, agent: Agent, others: set[str], rounds: int) -> Agent:
                 yield packet
         if any(map(history.waits_for, said)):  # it will be called again
             return
-        questions = addressed("".join(p.text for p in said if isinstance(p, Content)), others)
+        questions = addressed(_text(said), others)
         if questions and _asked(history) >= rounds:
             yield Thought(f"(Not passed on to {', '.join(questions)}: agents have asked each other {rounds} times; a person speaks next.)")
             return
@@ -60,6 +60,17 @@ def _member(name: str, agent: Agent, others: set[str], rounds: int) -> Agent:
 
     member.__name__ = name
     return member
+
+
+def _text(said: Sequence[AnyPacket]) -> str:
+    """What a turn says; what follows a call begins a line."""
+    text = ""
+    for packet in said:
+        if isinstance(packet, Content):
+            text += packet.text
+        elif isinstance(packet, Action | Ask | ToolResult) and not text.endswith("\n"):
+            text += "\n"
+    return text
 
 
 def _asked(history: History) -> int:

@@ -13,6 +13,7 @@ The rules that hold here:
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -303,7 +304,8 @@ class Run:
 
     async def _pass_on(self, prompt: Prompt) -> None:
         """Say a prompt to other agents: once, whoever runs the turn, and never past a word that this run has not heard."""
-        word = msgspec.structs.replace(prompt, from_=self._agent_name, re=self.turn, ref=f"{self.turn} to {prompt.to}")
+        digest = hashlib.sha256(prompt.text.encode()).hexdigest()[:16]  # said once, whoever runs the turn; and another text is another word
+        word = msgspec.structs.replace(prompt, from_=self._agent_name, re=self.turn, ref=f"{self.turn} to {prompt.to}: {digest}")
 
         async def ask() -> Receipt:
             self._check()  # before each try: the turn may have been stopped while the store was waited for

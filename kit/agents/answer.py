@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Protocol, Self
@@ -27,7 +28,10 @@ from kit.agents.standing import due, left_of, rounds, thoughts
 from kit.agents.tools import Tools
 from kit.agents.writing import planned, write_document, written
 from kit.history import HAND_OVER, AgentError, History
-from kit.packets import Action, AnyPacket, Ask, At, Content, Thought, ToolResult
+from kit.packets import Action, AnyPacket, Ask, At, Content, Prompt, Thought, ToolResult
+
+BASE, LONGEST = 0.25, 8.0
+"""Seconds that a run of the model which failed is waited for, at most, the second time, and ever."""
 
 
 class Model(Protocol):
@@ -73,6 +77,7 @@ class _Round:
         self.cursor, self.since, self.calls = left_of(history)
         self.echo = Echo("")
         self.called = False
+        self.rng = random.Random()
         self.shown = False  # whether the model was shown the documents of this history; a response that another instance began was not
 
     async def packets(self) -> AsyncGenerator[AnyPacket, None]:
@@ -97,9 +102,14 @@ class _Round:
                     raise AgentError(str(failure)) from failure
                 if failure.gone:
                     self.cursor = None
+                await asyncio.sleep(self._pause(max(failures - 1, cuts - 4)))
             else:
                 if not self.called:
                     return
+
+    def _pause(self, again: int) -> float:
+        """Seconds, with full jitter: none at first, as a cut may hit anybody; then more and more: what passes takes its time."""
+        return self.rng.uniform(0, min(LONGEST, BASE * 2**again)) if again > 0 else 0.0
 
     async def _run(self) -> AsyncGenerator[AnyPacket, None]:
         """One run of the model, or the rest of it; `called` says at its end whether it called anything."""
@@ -132,7 +142,7 @@ class _Round:
         used = {entry.call for entry in self.history if isinstance(entry, Action | Ask)}
         packets = []
         for wanted in calls[self.calls :]:
-            packet = self.tools.packet(wanted, used)
+            packet = self.tools.packet(wanted, used, among=self.history.turn if _others(self.history) else "")
             if isinstance(packet, Action) and self._writes(packet):
                 packet = planned(packet, self.history.documents.get(str(packet.arguments.get("name"))), shown=self.shown)
             packets.append(replace(packet, at=before))
@@ -144,7 +154,10 @@ class _Round:
         answer = self.history.answer(action.call)
         if action.on == "approve" and answer and answer.text.strip().lower() != "yes":
             return [ToolResult(call=action.call, error=f"declined by the person: {answer.text}")]
-        return list(written(action, self.history)) if self._writes(action) else [await self.tools.run(action)]
+        if self._writes(action):
+            return list(written(action, self.history))
+        await self.history.now()  # the action stands in the log: else a stop or a takeover would not know that it was run
+        return [await self.tools.run(action)]
 
     def _writes(self, action: Action) -> bool:
         return self.tools.documents and action.name == write_document.__name__
@@ -153,6 +166,12 @@ class _Round:
         said = replace(packet, from_=self.history.agent, turn=self.history.turn)
         self.history = dataclasses.replace(self.history, entries=(*self.history.entries, said))
         return packet
+
+
+def _others(history: History) -> bool:
+    """Whether other agents have been asked: the models of two that read the same may call by the same ids."""
+    asked = {agent for entry in history if isinstance(entry, Prompt) and entry.to for agent in entry.addressed}
+    return not asked <= {history.agent}
 
 
 class Echo:

@@ -8,6 +8,7 @@ called one function at a time: every server understands that, and nothing depend
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -15,7 +16,7 @@ from msgspec import UNSET
 
 from kit.agents.writing import asked
 from kit.history import Copy, History
-from kit.packets import Action, Answer, AnyPacket, Ask, At, Content, Edit, Packet, Prompt, Result, Thought, ToolResult
+from kit.packets import Action, Answer, AnyPacket, Ask, At, Content, Edit, End, EntryId, Packet, Prompt, Result, Stop, Thought, ToolResult
 
 NO_RESULT = "error: the turn ended before there was a result"
 """The output of a call that never got one: servers refuse a call without an output."""
@@ -126,12 +127,30 @@ def _by_turn(history: History) -> dict[str, dict[str, list[AnyPacket]]]:
 
 
 def _openings(history: History) -> Iterator[Prompt | Edit]:
-    """The words that opened turns, up to the current one: later ones wait for turns of their own."""
+    """The words that opened turns, as they are answered, up to the current one: later ones wait for turns of their own.
+
+    An edit is answered in the place of the turn that it replaced, and so before a prompt that waited behind that one.
+    """
+    places: dict[str, tuple[EntryId, ...]] = {}  # of turns that no word has ended
+    words: list[tuple[tuple[EntryId, ...], Prompt | Edit]] = []
     for entry in history:
-        if isinstance(entry, Prompt | Edit):
-            yield entry
-            if entry.id == history.prompt.id:
-                return
+        match entry:
+            case Prompt():
+                place: tuple[EntryId, ...] = (EntryId.parse(entry.id),)
+                places.update({f"{entry.id}/{agent}": place for agent in (entry.to or history.agent).split(",")})
+                words.append((place, entry))
+            case Edit(turn=turn):
+                place = (*places.pop(turn, ()), EntryId.parse(entry.id))
+                places[f"{entry.id}/{turn.partition('/')[2]}"] = place
+                words.append((place, entry))
+            case Stop(turn=turn):
+                places = {other: place for other, place in places.items() if turn not in (None, other)}
+            case End(turn=turn):
+                places.pop(turn, None)
+    for _, word in sorted(words, key=itemgetter(0)):
+        yield word
+        if word.id == history.prompt.id:
+            return
 
 
 def _addressed(opening: Prompt | Edit, me: str, *, name_speaker: bool) -> str:

@@ -31,6 +31,9 @@ from kit.agents.tape import Tape
 from kit.ending import end
 from kit.listening import listening
 
+UNDER_WAY = ("queued", "in_progress")
+"""What the API calls a response that goes on; a tape of its own may begin with the first."""
+
 __all__ = ["Cut", "Fault", "Record", "Refuse", "Server", "Stall", "rate_limited", "serve"]
 DONE = b"data: [DONE]\n\n"
 """Ends a stream of Chat Completions."""
@@ -54,7 +57,7 @@ class Run:
             while at < len(self._events):
                 yield self._events[at]
                 at += 1
-            if self.response["status"] != "in_progress":
+            if self.response["status"] not in UNDER_WAY:
                 return
             await news.wait()
 
@@ -66,7 +69,7 @@ class Run:
             self._news = asyncio.Event()
 
     def _end(self, task: asyncio.Task[None]) -> None:
-        if self.response["status"] == "in_progress":
+        if self.response["status"] in UNDER_WAY:
             self.response = {**self.response, "status": "cancelled"}
         self._news.set()
 

@@ -73,13 +73,14 @@ class Tools:
     def functions(self) -> list[Function]:
         return [tool.about for tool in self.by_name.values()]
 
-    def packet(self, wanted: Wanted, used: set[str]) -> Action | Ask:
+    def packet(self, wanted: Wanted, used: set[str], among: str = "") -> Action | Ask:
         """What a call of the model becomes. A call that cannot run is an action on the server, whose result is the error.
 
-        Its id is the provider's, or a new one where that is missing, overlong or among the `used`: some servers count from 0 in
-        each answer, and one call id stands for one action.
+        Its id is the provider's (with the turn that it is `among`, where others may be calling, too), or a new one where that is missing,
+        overlong or among the `used`: some servers count from 0 in each answer, and one call id stands for one action.
         """
-        call = wanted.call if 0 < len(wanted.call) <= 64 and wanted.call not in used else f"call_{uuid4().hex}"
+        call = f"{wanted.call}.{among}" if among and wanted.call else wanted.call
+        call = call if 0 < len(call) <= 64 and call not in used else f"call_{uuid4().hex}"
         arguments = _arguments(wanted.arguments)
         tool = self.by_name.get(wanted.name)
         if tool is None or not tool.takes(arguments):

@@ -33,6 +33,8 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 _MISSING = object()
 _PARTING = 0.05
 """Seconds that something has to obey, once it was told to end."""
+_ASKED = 20
+"""Times that it is told."""
 _SHORT = 20
 """Characters of a text that is read at a glance."""
 _given: Counter[str] = Counter()
@@ -243,16 +245,27 @@ def _last(cells: list[str], wanted: Callable[[str], bool]) -> int:
 
 def _run(exercise: Exercise, it: object, attempt: Attempt) -> bool:
     """Run the check on a thread and a loop of its own: a learner's endless loop stops neither the kit's nor the notebook's."""
-    passed, at = list[bool](), ""
-    thread = threading.Thread(target=lambda: passed.append(_judged(exercise, it, attempt)), name=f"check {exercise.name}", daemon=True)
+    passed, at, over = list[bool](), "", threading.Event()
+
+    def judge() -> None:
+        try:
+            passed.append(_judged(exercise, it, attempt))
+        finally:
+            over.set()
+
+    thread = threading.Thread(target=judge, name=f"check {exercise.name}", daemon=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a coroutine that nobody awaited: the check says so, better
         thread.start()
-        thread.join(exercise.seconds + 3 * _PARTING)  # a wait ends by itself, in `_await`
-        if thread.is_alive():
-            at = at_work(it, thread)
-            raise_in(thread, _Endless)
-            thread.join(_PARTING)
+        try:
+            if not over.wait(exercise.seconds + 3 * _PARTING):  # a wait ends by itself, in `_await`
+                at = at_work(it, thread)
+        finally:  # also where the learner interrupts the check: a loop that stayed would slow down all that comes
+            for _ in range(_ASKED):  # more than once: it may catch whatever is raised
+                if over.is_set():
+                    break
+                raise_in(thread, _Endless)
+                over.wait(_PARTING)
     if at or not passed:
         attempt.rows = _endless(exercise) + _at(at)
     return passed == [True]

@@ -99,15 +99,21 @@ class Lab:
 
     def close(self) -> None:
         """End the instance and the model; the next `start` begins anew."""
-        run(self._end())
-        if Lab.current is self:
-            Lab.current = None
+        try:
+            run(self._end())
+        finally:  # interrupted, it ends all the same
+            if Lab.current is self:
+                Lab.current = None
 
     async def _begin(self, *what: Any) -> None:
         """Return when the instance listens; raises what kept it from that."""
         ready: asyncio.Future[None] = self.loop.create_future()
         self._life = asyncio.create_task(self._live(ready, *what))
-        await asyncio.wait({ready, self._life}, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            await asyncio.wait({ready, self._life}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:  # an interrupt: nobody would find it any more
+            self._life.cancel()
+            raise
         if self._life.done():
             self._life.result()
 

@@ -9,7 +9,7 @@ import { compare, randomRef } from "./wire.js";
 
 export class Actions {
   /** By name: only these can be run. @type {Map<string, Run>} */ functions = new Map([["set_theme", setTheme]]);
-  /** Calls that this page has taken up. @type {Set<string>} */ #taken = new Set();
+  /** Calls that this page has taken up, each with its log: another one may have the same. @type {Set<string>} */ #taken = new Set();
   #session;
   #turns;
   #root;
@@ -30,14 +30,14 @@ export class Actions {
 
   /** Take up what waits for a page; not before the whole log is read, for the rest of it may say that it is done. */
   look() {
-    const { cursor, head } = this.#session;
+    const { cursor, head, log } = this.#session;
     if (!cursor || !head || compare(cursor, head) < 0) return;
     for (const [name, { frame, claim, result }] of this.#turns.calls) {
-      const run = this.#function(frame);
-      if (!run || result || this.#taken.has(name)) continue;
+      const [run, once] = [this.#function(frame), `${log} ${name}`];
+      if (!run || result || this.#taken.has(once)) continue;
       // Claimed by this tab before it was reloaded: run it again under the same call id, as an instance does after a crash.
       if (claim && this.#shelf.get(`claim:${name}`) !== claim.ref) continue;
-      this.#taken.add(name);
+      this.#taken.add(once);
       void (claim ? this.#run(frame, run) : this.#claim(frame, run));
     }
   }

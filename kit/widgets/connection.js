@@ -36,6 +36,7 @@ const SILENCE = 25_000;
 const OPENING = 10_000;
 const BEAT = 10_000;
 const ANSWER = 20_000;
+const TICKET = 50 * 60_000;
 
 export class Connection {
   /** Said hello, so frames may be sent. */ open = false;
@@ -164,6 +165,7 @@ export class Connection {
     this.open = false;
     this.#cancel("silence");
     this.#cancel("calm");
+    this.#cancel("ticket");
     socket?.close();
   }
 
@@ -221,6 +223,8 @@ export class Connection {
     this.by = way === this.#ways[0] ? "" : ` ${way.name}`;
     this.#after("silence", SILENCE, () => this.#listenUp());
     this.#after("calm", CALM, () => this.progress());
+    // Each hello brings a ticket for an hour. Later, a page whose kernel is busy could not come back.
+    this.#after("ticket", TICKET, () => this.redial());
   }
 
   /** One timer, not one a frame: when it fires, it looks how long the silence really is. */

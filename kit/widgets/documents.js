@@ -4,7 +4,7 @@
 import { draw } from "./diagram.js";
 import { documentSession } from "./document.js";
 import { element, inert } from "./text.js";
-import { bind } from "./textarea.js";
+import { bind, said } from "./textarea.js";
 
 /** @typedef {import("./wire.js").Frame} Frame */
 /** Connects to the session of a document. @typedef {(name: string) => import("./session.js").Session} Connect */
@@ -25,9 +25,9 @@ export class Documents {
     this.#connect = connect;
   }
 
-  /** An agent opened a document. @param {Frame} frame */
+  /** An agent opened a document, or writes into one that was opened before what is kept. @param {Frame} frame */
   see(frame) {
-    if (frame.type === "document" && !this.#open.has(frame.name)) this.#open.set(frame.name, this.#show(frame));
+    if (["document", "write"].includes(frame.type) && !this.#open.has(frame.name)) this.#open.set(frame.name, this.#show(frame));
   }
 
   clear() {
@@ -36,7 +36,7 @@ export class Documents {
   }
 
   /** @param {Frame} frame */
-  #show({ name, kind }) {
+  #show({ name, kind = "text" }) {
     const area = /** @type {HTMLTextAreaElement} */ (
       element("textarea", { "aria-label": `Document ${inert(name)}`, spellcheck: "false", autocapitalize: "off", rows: kind === "mermaid" ? "6" : "12", wrap: "off" }));
     const picture = element("figure", { class: "kit-diagram" });
@@ -61,7 +61,7 @@ function keepDrawn(picture, area) {
   /** @type {ReturnType<typeof setTimeout> | undefined} */ let pause;
   const show = () => {
     try {
-      picture.replaceChildren(draw(area.value));
+      picture.replaceChildren(draw(said(area.value)));
     } catch (error) {
       picture.replaceChildren(element("p", { class: "kit-failed" }, inert(`Not drawn: ${/** @type {Error} */ (error).message}`)));
     }

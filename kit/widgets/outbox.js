@@ -29,9 +29,10 @@ export class Outbox {
   }
 
   /** The log is known: take up what an earlier page wrote for it. Two kernels may both have a session of this name, and share the
-   * storage: what was said to one is not said to the other. @param {string | null} log */
+   * storage: what was said to one is not said to the other. And a claim is its page's: one that arrived stands in the log, one that did
+   * not is made anew, and both together would be one too many. @param {string | null} log */
   join(log) {
-    const ours = this.#left.filter((word) => !word.log || word.log === log);
+    const ours = this.#left.filter((word) => (!word.log || word.log === log) && JSON.parse(word.body).type !== "claim");
     this.#words = new Map([...ours.map(({ ref, body }) => /** @type {const} */ ([ref, { body, sent: false, done: () => {} }])), ...this.#words]);
     this.#left = [];
   }
@@ -72,10 +73,10 @@ export class Outbox {
     this.#shelf.remove(`word:${receipt.ref}`);
   }
 
-  /** An `error` came: it names no word, so it is taken for the answer only where one alone is under way. @param {string} reason */
+  /** An `error` came. It names no word: the oldest that is under way has it, as frames are answered in order. @param {string} reason */
   refuse(reason) {
-    const underway = this.#underway();
-    if (underway.length === 1) this.settle({ ref: underway[0][0], status: "refused", reason });
+    const [oldest] = this.#underway();
+    if (oldest) this.settle({ ref: oldest[0], status: "refused", reason });
   }
 
   /** The connection is gone: whatever was sent on it may have been lost. @param {boolean} flooding fewer at a time from now on */

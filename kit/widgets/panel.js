@@ -109,7 +109,9 @@ class Panel {
     this.#people.hear(frame);
     if (frame.type === "who") this.#looking ??= setInterval(() => this.#present(), LOOK);
     if (this.#looking) this.#present();
-    else if (frame.type === "typing") this.#note(frame.on ? `${frame.from} is typing` : "");
+    else if (frame.type === "typing" && (frame.on || this.note.textContent?.endsWith(" is typing"))) {
+      this.#note(frame.on ? `${frame.from} is typing` : ""); // what became of one's own word stays
+    }
   }
 
   /** Show who is here, and offer the agents to be addressed. */
@@ -161,7 +163,8 @@ class Panel {
   /** @param {KeyboardEvent} event */
   #key(event) {
     if (event.key === "Escape" && this.#editing) this.#edit();
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    // 229: the key that ends a composition, which WebKit tells of when it is over (https://bugs.webkit.org/show_bug.cgi?id=165004).
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
     event.preventDefault();
     this.#submit();
   }
@@ -169,7 +172,7 @@ class Panel {
   #submit() {
     const text = this.input.value;
     if (!text.trim()) return;
-    this.#tell(this.#editing ? this.session.edit(this.#editing, text) : this.session.prompt(text, this.to.value || undefined));
+    this.#tell(this.#editing ? this.session.edit(this.#editing, text) : this.session.prompt(text, this.to.value || undefined), text);
     this.#edit();
     this.#pause();
   }
@@ -199,11 +202,12 @@ class Panel {
     this.#typing = undefined;
   };
 
-  /** Say what became of a word where that is not what was wanted. @param {Promise<Receipt>} word */
-  async #tell(word) {
+  /** Say what became of a word where that is not what was wanted; what was typed comes back. @param {Promise<Receipt>} word @param {string} [text] */
+  async #tell(word, text = "") {
     if (this.session.state.phase !== "open") this.#note("Kept: it is sent as soon as the connection is back.");
     const receipt = await word;
     const was = receipt.was ?? receipt.status;
+    if (was === "refused") this.input.value ||= text;
     this.#note(was === "refused" ? `Refused: ${receipt.reason}` : was === "too_late" ? "Too late: there was nothing left to act on." : "");
   }
 

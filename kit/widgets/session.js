@@ -138,7 +138,10 @@ export class Session extends EventTarget {
   /** @param {Frame} frame */
   #hear(frame) {
     if (frame.type === "hello") return this.#hello(frame);
-    if (frame.type === "gap") return this.#startOver(frame.log, frame.after, frame.reason);
+    if (frame.type === "gap") {
+      if (frame.log !== this.log) this.head = frame.after; // another log, of which the hello did not know
+      return this.#startOver(frame.log, frame.after, frame.reason);
+    }
     if (frame.type === "receipt") {
       this.#outbox.settle(/** @type {any} */ (frame));
       return this.#pump();

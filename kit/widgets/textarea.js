@@ -15,11 +15,18 @@ import { randomRef, wellFormed } from "./wire.js";
 /** ms between two patches, and after one that was refused. */
 const PACE = 100;
 const AGAIN = 1_000;
+/** Stands for a carriage return. */
+const RETURN = "\u240d";
 
 /** The place in code points that stands at so many UTF-16 units. @param {string} text @param {number} units */
 export const points = (text, units) => Array.from(text.slice(0, units)).length;
 /** The UTF-16 units before a place in code points. @param {string} text @param {number} points */
 export const units = (text, points) => Array.from(text).slice(0, points).join("").length;
+
+/** A text as a textarea can hold it, character by character: it drops a carriage return, and then no place would be right. @param {string} text */
+const seen = (text) => text.replaceAll("\r", RETURN);
+/** What stands in a textarea, without the signs for what it cannot hold. @param {string} text */
+export const said = (text) => text.replaceAll(RETURN, "");
 
 /** What was changed between two texts, in code points: what they have in common at the end and at the beginning is left out, and the
  * caret (a place in `now`) says which of several equal letters was typed. @param {string} was @param {string} now @param {number} caret */
@@ -74,7 +81,7 @@ export function bind(session, area, tell = {}) {
     if (composing || area.value === shown) return;
     const edit = change(shown, wellFormed(area.value), points(area.value, area.selectionStart));
     replica.type(edit.at, edit.gone, edit.insert);
-    shown = replica.text;
+    shown = seen(replica.text);
     tell.changed?.();
     say();
   };
@@ -87,9 +94,10 @@ export function bind(session, area, tell = {}) {
     if (replica.lost) tell.lost?.(replica.lost);
     replica.lost = "";
     area.readOnly = !replica.ready;
-    if (area.value !== replica.text) {
+    const text = seen(replica.text);
+    if (area.value !== text) {
       const { scrollTop, selectionDirection } = area;
-      area.value = replica.text;
+      area.value = text;
       area.setSelectionRange(units(area.value, from), units(area.value, to), selectionDirection);
       area.scrollTop = scrollTop;
       tell.changed?.();
@@ -121,7 +129,7 @@ export function bind(session, area, tell = {}) {
     kept = false;
     if (shelf.get(key) !== null) return shelf.remove(key);
     replica.forget();
-    [left, shown] = [null, area.value = replica.text];
+    [left, shown] = [null, area.value = seen(replica.text)];
     tell.changed?.();
   };
   /** @param {any} event */

@@ -7,14 +7,20 @@
 export class Turns {
   /** Turns that have not ended, by name (`<id of the word>/<agent>`), with the word's text. @type {Map<string, string>} */ open = new Map();
   /** @type {Map<string, Call>} */ calls = new Map();
+  /** Those that no word has ended: an edit of another one comes too late, and opens nothing. @type {Set<string>} */ #live = new Set();
 
   /** @param {Frame} frame */
   see(frame) {
     const call = this.calls.get(frame.call);
     switch (frame.type) {
-      case "prompt":
+      case "stop":
+        for (const turn of frame.turn ? [frame.turn] : [...this.#live]) this.#live.delete(turn);
+        break;
       case "edit":
-        for (const agent of asked(frame)) this.open.set(`${frame.id}/${agent}`, frame.text);
+        if (this.#live.delete(frame.turn ?? "")) this.#begin(frame);
+        break;
+      case "prompt":
+        this.#begin(frame);
         break;
       case "action":
       case "ask":
@@ -27,13 +33,23 @@ export class Turns {
         break;
       case "end":
         this.open.delete(frame.turn ?? "");
+        this.#live.delete(frame.turn ?? "");
         for (const [name, { frame: asked }] of this.calls) if (asked.turn === frame.turn) this.calls.delete(name);
         return;
     }
   }
 
+  /** @param {Frame} word */
+  #begin(word) {
+    for (const turn of asked(word).map((agent) => `${word.id}/${agent}`)) {
+      this.open.set(turn, word.text);
+      this.#live.add(turn);
+    }
+  }
+
   clear() {
     this.open.clear();
+    this.#live.clear();
     this.calls.clear();
   }
 

@@ -208,6 +208,31 @@ async def test_two_pages_type_into_what_an_agent_writes(context: Any, site: str)
             await page.close()
 
 
+async def windows(history: History) -> AsyncIterator[AnyPacket]:
+    yield Write(name="main.py", text="one\r\ntwo\r\nthree\r\n")
+
+
+async def test_a_text_with_carriage_returns_is_typed_into(context: Any, site: str) -> None:
+    """A textarea holds none: each is shown by a sign, so that places stay places, and one key is one letter in the log."""
+    async with (
+        serve({"coder": windows}, origins=[site]) as server,
+        connect_document(server.url, session="war", name="main.py", token=server.token("tom")) as tom,
+    ):
+        ann = await context.new_page()
+        await open_document(ann, server, site, "ann")
+        await server.instance.say("war", _prompt("go"), "tom")
+        await tom.until(lambda text: text.endswith("three\r\n"))
+        await ann.wait_for_function("kit.area.value.endsWith('three\u240d\\n')")
+        await ann.evaluate("kit.area.focus(); kit.area.setSelectionRange(6, 6)")
+        await ann.keyboard.type("X")
+        assert await tom.until(lambda text: "X" in text) == "one\r\ntXwo\r\nthree\r\n"
+        tom.type(0, insert="zero\r\n")
+        await ann.wait_for_function("kit.area.value.startsWith('zero\u240d\\none')")
+        await tom.settled()
+        assert tom.text == "zero\r\none\r\ntXwo\r\nthree\r\n"
+        await ann.close()
+
+
 async def test_what_is_typed_without_a_connection_arrives_later(context: Any, site: str) -> None:
     """The line is cut in mid-word, others type on; a reload right after the last key loses nothing that was under way."""
     async with (

@@ -12,7 +12,23 @@ from typing import Any, Literal
 import pytest
 from playwright.async_api import Page
 
-from kit.packets import Action, Answer, AnyPacket, Ask, CloseCode, Content, End, Prompt, Result, Stop, Thought, ToolResult
+from kit.packets import (
+    Action,
+    Answer,
+    AnyPacket,
+    Ask,
+    Beat,
+    CloseCode,
+    Content,
+    End,
+    Prompt,
+    Result,
+    Stop,
+    Thought,
+    ToolResult,
+    Typing,
+    Write,
+)
 from tests.browser.conftest import OpenPage
 from tests.browser.fake_server import FakeServer
 from tests.browser.looks import LOOKS, assert_accessible, assert_readable, listen, put_on, spoken
@@ -233,6 +249,45 @@ async def test_typing_is_told_to_the_others(server: FakeServer, session: str, op
     await page.locator(".kit textarea").press_sequentially("abc")
     await until(other, "document.querySelector('.kit-note').textContent === 'ann is typing'")
     assert server.log(session).entries == []
+
+
+async def test_a_prompt_that_is_refused_comes_back(server: FakeServer, session: str, open_panel: OpenPage) -> None:
+    """With the reason, which stays, whoever types or stops typing; what was typed meanwhile is not written over."""
+    page = await open_panel()
+    box = page.locator(".kit textarea")
+    text = "x" * 70_000
+    await box.fill(text)
+    await box.press("Enter")
+    await until(page, "document.querySelector('.kit-note').textContent.startsWith('Refused: a word has at most')")
+    assert await box.input_value() == text
+    await server.beside(session, Typing(on=False, from_="ann"))
+    await server.beside(session, Beat())
+    await asks(server, session)  # what came before it has been heard
+    await until(page, SHOWS, "Go on")
+    await box.fill("shorter")
+    await box.press("Enter")
+    await until(page, SHOWS, "shorter")
+    assert await box.input_value() == ""
+
+
+async def test_the_key_that_ends_a_composition_sends_nothing(server: FakeServer, session: str, open_panel: OpenPage) -> None:
+    """WebKit tells of it when the composition is over: then only its code (229) says what it was."""
+    page = await open_panel()
+    await page.locator(".kit textarea").fill("\u3053\u3093\u306b\u3061\u306f")
+    key = "new KeyboardEvent('keydown', { key: 'Enter', keyCode: code, bubbles: true })"
+    press = f"code => document.querySelector('.kit textarea').dispatchEvent({key})"
+    await page.evaluate(press, 229)
+    assert await page.locator(".kit textarea").input_value() != ""
+    await page.evaluate(press, 13)
+    assert await page.locator(".kit textarea").input_value() == ""
+
+
+async def test_a_document_whose_beginning_is_not_kept_has_its_box(server: FakeServer, session: str, open_panel: OpenPage) -> None:
+    """Or was never said: an agent may write without opening one."""
+    await asks(server, session)
+    await server.say(session, Write(name="notes", text="x"))
+    page = await open_panel()
+    await page.wait_for_selector(".kit-sheet textarea[aria-label='Document notes']")
 
 
 # ---- cuts and reloads ----

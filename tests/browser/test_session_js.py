@@ -81,12 +81,13 @@ async def test_a_gap_starts_over(blank: Page) -> None:
         world.socket.say({ type: "prompt", id: "5-0", prev: "4-2", from: "ann", ref: "r", text: "hi" });
         world.socket.say({ type: "gap", log: "log2", after: "0-0", reason: "lost" });
         world.socket.say(...entries(0));
-        return [at_hello, session.state.words, session.log, seen];
+        return [at_hello, session.state.words, session.log, session.head, seen];
         """,
     ) == [
         "gap: trimmed; shown from after 4-2",
         "gap: lost; shown from after 0-0",
         "log2",
+        "0-0",  # the hello knew the head of the other log; by it, an action here would be taken for one of long ago
         ["clear trimmed", "5-0", "clear lost", "1-0"],
     ]
 
@@ -478,6 +479,107 @@ async def test_a_word_that_is_too_large_is_refused_here(blank: Page) -> None:
         return [receipt.status, world.socket.sent.length, (await alone).reason, session.unsettled];
         """,
     ) == ["refused", 1, "no such thing", 0]
+
+
+async def test_an_error_is_about_the_oldest_word_under_way(blank: Page) -> None:
+    """It names none, and frames are answered in order; a word that nobody settles would be repeated for ever."""
+    assert await run(
+        blank,
+        """
+        const session = connect(world.options()), told = [];
+        await world.pass(0);
+        world.socket.hello();
+        for (const text of ["odd", "even"]) session.prompt(text).then(({ status }) => told.push(`${text} ${status}`));
+        world.socket.say({ type: "error", code: "bad_field", text: "no such thing", at: "text" });
+        world.socket.say({ type: "receipt", ref: world.socket.sent[1].ref, status: "applied", id: "1-0" });
+        await world.pass(0);
+        return [told, session.unsettled];
+        """,
+    ) == [["odd refused", "even applied"], 0]
+
+
+async def test_a_claim_of_an_earlier_page_is_not_repeated(blank: Page) -> None:
+    """It may have been applied, and then the log says so; repeated beside a new claim, one would win for a page that is gone."""
+    assert await run(
+        blank,
+        """
+        const first = connect(world.options());
+        await world.pass(0);
+        world.socket.hello();
+        for (const word of [first.claim("c"), first.prompt("hi")]) word.catch(() => {});
+        first.close();
+        const second = connect(world.options());
+        await world.pass(0);
+        world.socket.hello();
+        return [world.socket.sent.map((word) => word.type), second.unsettled];
+        """,
+    ) == [["prompt"], 1]
+
+
+async def test_a_page_that_stays_open_has_a_ticket_that_is_good(blank: Page) -> None:
+    """Each hello brings one for an hour. Later a page whose kernel is busy could not come back, so it takes a new one in time."""
+    assert await run(
+        blank,
+        """
+        const session = connect(world.options());
+        await world.pass(0);
+        world.socket.hello({ after: "0-0", head: "0-0" });
+        world.socket.say(...entries(0));
+        for (let i = 0; i < 50 * 6 - 1; i++) {
+          await world.pass(10_000);
+          world.socket.say({ type: "beat" });
+        }
+        const before = world.sockets.length;
+        await world.pass(11_000);
+        return [before, world.sockets.length, world.socket.url.includes("after=1-0")];
+        """,
+    ) == [1, 2, True]
+
+
+# ---- what is folded ----
+
+
+async def test_a_word_that_comes_too_late_opens_no_turn(blank: Page) -> None:
+    """An edit of a turn that has ended, that was stopped, or that was edited already: there will be no `end`, and nothing to stop."""
+    assert await run(
+        blank,
+        """
+        const { Turns } = await import("/kit/widgets/turns.js");
+        const told = [], turns = new Turns();
+        const see = (frame) => { turns.see({ text: frame.id, ...frame }); told.push([...turns.open.keys()].join()); };
+        see({ type: "prompt", id: "1-0", to: "a,b" });
+        see({ type: "edit", id: "2-0", turn: "1-0/a" });
+        see({ type: "edit", id: "3-0", turn: "1-0/a" });
+        see({ type: "end", turn: "1-0/a" });
+        see({ type: "stop", id: "4-0" });
+        see({ type: "edit", id: "5-0", turn: "1-0/b" });
+        for (const turn of ["1-0/b", "2-0/a"]) see({ type: "end", turn });
+        see({ type: "edit", id: "6-0", turn: "2-0/a" });
+        return told;
+        """,
+    ) == ["1-0/a,1-0/b", "1-0/a,1-0/b,2-0/a", "1-0/a,1-0/b,2-0/a", "1-0/b,2-0/a", "1-0/b,2-0/a", "1-0/b,2-0/a", "2-0/a", "", ""]
+
+
+async def test_an_action_of_another_log_is_another_one(blank: Page) -> None:
+    """An agent may name its calls alike in each: what was run for the log before does not count."""
+    assert await run(
+        blank,
+        """
+        const { Actions } = await import("/kit/widgets/actions.js");
+        const { Turns } = await import("/kit/widgets/turns.js");
+        const [turns, claimed] = [new Turns(), []];
+        const session = { cursor: "1-1", head: "1-1", log: "" };
+        session.claim = async () => { claimed.push(session.log); return { status: "too_late" }; };
+        const actions = new Actions(session, turns, document.body, "s");
+        for (const log of ["log1", "log1", "log2"]) {
+          session.log = log;
+          turns.clear();
+          turns.see({ type: "action", call: "c", name: "set_theme", on: "client", turn: "1-0/a", arguments: {} });
+          actions.look();
+        }
+        return claimed;
+        """,
+    ) == ["log1", "log2"]
 
 
 async def test_a_page_without_storage_works(blank: Page) -> None:
