@@ -11,7 +11,7 @@ from kit.agents.answer import Echo, answer
 from kit.agents.conversation import Call, Event, Failed, Function, Item, Message, Wanted
 from kit.agents.tools import Tools
 from kit.history import Agent, AgentError, History
-from kit.packets import Action, Ask, At, Content, Thought, ToolResult
+from kit.packets import Action, Ask, At, Content, Prompt, Thought, ToolResult
 from tests.fake_turn import FakeTurn, replies
 
 Run = Sequence[Event | Failed]
@@ -166,3 +166,29 @@ async def test_half_a_surrogate_pair_is_replaced() -> None:
 async def test_what_cannot_be_tried_again_ends_the_turn_with_its_sentence() -> None:
     with pytest.raises(AgentError, match=r"^No\.$"):
         await FakeTurn().prompt("go").run(agent_on(FakeModel([Failed("No.", again=False)])))
+
+
+async def test_where_several_agents_are_asked_their_calls_differ() -> None:
+    """Two models that read the same may call by the same ids, and one id stands for one action of the session."""
+    ids = []
+    for name in ("cat", "dog"):
+        turn = FakeTurn(Prompt(id="1-0", text="go", to="cat,dog", from_="ada"))
+        turn.turn = f"1-0/{name}"
+        await turn.run(agent_on(FakeModel([calls("x")], [Event(at(), Content("done")), END])))
+        ids += [packet.call for packet in turn.history.said if isinstance(packet, Action)]
+    assert ids == ["cx.1-0/cat", "cx.1-0/dog"]
+
+
+async def test_a_run_that_fails_again_and_again_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once at once; then, where nothing was said meanwhile, longer each time: a limit that passes needs its time to."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr("kit.agents.answer.asyncio.sleep", sleep)
+    monkeypatch.setattr("kit.agents.answer.random.Random.uniform", lambda _, low, high: high)
+    cut = Failed("cut", again=True)
+    turn = FakeTurn().prompt("go")
+    await turn.run(agent_on(FakeModel([cut], [cut], [Event(at(), Content("a")), cut], [cut], [Event(at(), Content("b")), END])))
+    assert slept == [0.0, 0.5, 0.0, 0.5]

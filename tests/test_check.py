@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import linecache
+import signal
 import sys
 import threading
 import time
@@ -396,3 +397,41 @@ def test_in_the_folder_of_solutions_the_same_is_found(monkeypatch: pytest.Monkey
     monkeypatch.chdir("solutions")
     assert check("97.1", double).passed
     assert "2 * x" in solution("97.1")
+
+
+def test_a_loop_that_catches_everything_is_ended(caplog: pytest.LogCaptureFixture) -> None:
+    """It is told more than once."""
+    before = set(threading.enumerate())
+
+    def stubborn(x: int) -> int:
+        for _ in range(3):
+            try:
+                while True:
+                    pass
+            except BaseException:  # noqa: BLE001  # that is what is meant
+                pass
+        return x
+
+    assert rows(check("97.1", stubborn))["why"].startswith("no end after 0.2 s")
+    assert set(threading.enumerate()) <= before
+
+
+def test_an_interrupt_ends_the_loop_that_was_tried() -> None:
+    """Left alone, it would take its share of the interpreter until the kernel is restarted."""
+    before, begun = set(threading.enumerate()), threading.Event()
+
+    def endless(x: int) -> int:
+        begun.set()
+        while True:
+            pass
+
+    def press() -> None:
+        begun.wait()
+        signal.raise_signal(signal.SIGINT)
+
+    finger = threading.Timer(0.0, press)
+    finger.start()
+    with pytest.raises(KeyboardInterrupt):
+        check("97.1", endless)
+    finger.join()
+    assert set(threading.enumerate()) <= before

@@ -247,3 +247,29 @@ async def test_chunks_that_break_off_have_no_end() -> None:
 async def test_an_answer_that_was_too_long_is_not_taken_for_a_whole_one(reason: str) -> None:
     with pytest.raises(Failed, match=f"before its answer was complete .{reason}."):
         _ = [e async for e in chat.read(stream(chunk(content="C"), chunk(reason)))]
+
+
+def test_an_edit_is_answered_in_the_place_of_what_it_replaced() -> None:
+    """A prompt that waited behind the edited turn comes after the edit and its answer, for both of them."""
+    said: list[Entry] = [
+        Prompt(id="1-0", text="one"),
+        Content("a ", id="1-1", turn=f"1-0/{ME}"),
+        Prompt(id="2-0", text="two"),
+        Edit(id="3-0", text="one, in short", turn=f"1-0/{ME}"),
+        End(id="3-1", turn=f"1-0/{ME}", reason="replaced"),
+        Edit(id="4-0", text="one, shorter", turn=f"3-0/{ME}"),
+        End(id="4-1", turn=f"3-0/{ME}", reason="replaced"),
+    ]
+    first = [Message("user", "one"), Message("assistant", "a "), Message("user", "one, in short"), Message("user", "one, shorter")]
+    assert items(f"4-0/{ME}", *said) == first
+    answered = [Content("A.", id="4-2", turn=f"4-0/{ME}"), End(id="4-3", turn=f"4-0/{ME}", reason="done")]
+    assert items(f"2-0/{ME}", *said, *answered) == [*first, Message("assistant", "A."), Message("user", "two")]
+
+
+def test_an_edit_that_came_too_late_stands_where_it_was_said() -> None:
+    """It replaced nothing."""
+    over = [Prompt(id="1-0", text="one"), Content("a", id="1-1", turn=f"1-0/{ME}"), End(id="1-2", turn=f"1-0/{ME}", reason="done")]
+    told = items(
+        f"4-0/{ME}", *over, Prompt(id="2-0", text="two"), Edit(id="3-0", text="late", turn=f"1-0/{ME}"), Prompt(id="4-0", text="three")
+    )
+    assert [item.text for item in told if isinstance(item, Message)] == ["one", "a", "two", "late", "three"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kit.agents.scripted import scripted
 from kit.history import Agent, History
-from kit.packets import AnyPacket, Ask, Content, End, EntryId, Packet, Prompt, Thought
+from kit.packets import Action, AnyPacket, Ask, Content, End, EntryId, Packet, Prompt, Thought, ToolResult
 from kit.room import addressed, room
 from tests.promises.support import Judge, Watcher, ids, nodes, read_log, said, turn_of, watch
 
@@ -238,3 +238,13 @@ async def test_a_prompt_to_an_agent_that_speaks(store: str, overlap: str) -> Non
         Judge(log)
         assert said(log).startswith("to one")
         assert isinstance(log[-1], Packet)
+
+
+async def test_a_name_after_a_call_begins_a_line(store: str) -> None:
+    """A model announces a call, and goes on after its result: for it that is a new message."""
+    first = [Content("Let me look that up:"), Action(call="c", name="look", arguments={}, on="server"), ToolResult(call="c", value=1)]
+    agents = room({"a": scripted([*first, Content("@b write it")]), "b": scripted([Content("Written.")])})
+    async with nodes(store, agents, 1) as (one,), watch(one.server, "s") as ann:
+        await ann.session.prompt("go")
+        await quiet(ann, 2)
+        assert "a asks b: write it" in spoke(ann)

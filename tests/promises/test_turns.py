@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as StoreConnectionError
 
+from kit.agents import model
+from kit.agents.openai import openai_agent
 from kit.agents.scripted import scripted
 from kit.feed import Feed
 from kit.history import Agent, AgentError, History
@@ -533,3 +535,48 @@ async def test_a_store_that_answers_no_more_is_not_waited_for_without_end(real_s
         assert [entry for entry in log if isinstance(entry, Takeover)], "an append had no answer"
         assert ann.log == log
         Judge(log)
+
+
+async def test_an_agent_asks_another_twice(store: str) -> None:
+    """Two questions of one turn are two words; the same one, asked again by whoever takes the turn over, is one."""
+
+    async def asking(history: History) -> AsyncIterator[AnyPacket | Prompt]:
+        for text in ("write it", "test it", "test it"):
+            yield Prompt(text=text, to="other")
+
+    async with nodes(store, {"agent": asking, "other": counting(1)}, 1) as (one,), watch(one.server, "s") as ann:
+        assert (await ann.ended(turn_of(await ann.session.prompt("go")))).reason == "done"
+        await ann.until(lambda w: sum(isinstance(e, End) for e in w.log) == 3)
+        assert [e.text for e in ann.log if isinstance(e, Prompt)] == ["go", "write it", "test it"]
+        Judge(ann.log)
+
+
+async def test_a_tool_is_run_when_its_action_stands_in_the_log(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop that is said before the action is stored keeps the tool from being run: nothing would tell that it was."""
+    ran: list[str] = []
+
+    async def pay(amount: str) -> str:
+        """Pay an amount."""
+        ran.append(amount)
+        return "paid"
+
+    async with model.serve(pace=None) as provider:
+        agent = openai_agent(base_url=provider.url, model="kit-scripted", dialect="chat", tools=[pay])
+        async with nodes(store, agent, 1) as (one,), watch(one.server, "s") as ann:
+            transcript, wanted, let = one.server.instance.transcript, asyncio.Event(), asyncio.Event()
+            append = transcript.append
+
+            async def slowly(log: Any, heard: int, bodies: Any) -> Any:
+                if any(b'"type":"action"' in body for body, _ in bodies) and not let.is_set():
+                    wanted.set()
+                    await let.wait()
+                return await append(log, heard, bodies)
+
+            monkeypatch.setattr(transcript, "append", slowly)
+            turn = turn_of(await ann.session.prompt('pay "100"'))
+            await wanted.wait()
+            stopped = await ann.session.stop(turn)
+            let.set()
+            assert (stopped.status, (await ann.ended(turn)).reason) == ("applied", "stopped")
+            assert not [entry for entry in ann.log if isinstance(entry, Action)]
+            assert ran == []
