@@ -76,7 +76,7 @@ async def test_a_gap_starts_over(blank: Page) -> None:
         """
         const session = connect(world.options()), seen = handed(session);
         await world.pass(0);
-        world.socket.hello({ after: "4-2", status: "gap", reason: "trimmed" });
+        world.socket.hello({ after: "4-2", head: "5-0", status: "gap", reason: "trimmed" });
         const at_hello = session.state.words;
         world.socket.say({ type: "prompt", id: "5-0", prev: "4-2", from: "ann", ref: "r", text: "hi" });
         world.socket.say({ type: "gap", log: "log2", after: "0-0", reason: "lost" });
