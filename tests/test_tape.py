@@ -484,3 +484,60 @@ def test_a_tape_shows_what_is_on_it() -> None:
 def test_an_agent_without_a_tape_records_nothing() -> None:
     """The default: nobody is recorded who did not ask for it."""
     assert openai.Model.tape is None
+
+
+# ---- what went wrong while it was recorded ----
+
+
+async def test_a_run_that_was_lost_in_its_calls_is_passed_over(server: Server) -> None:
+    """Nobody was told of them: whoever plays the tape would stand before that run for ever."""
+    lost, whole = Run("chat", "m"), Run("chat", "m", ended="whole")
+    call = {"index": 0, "id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at'}}
+    lost.add(0.0, CHUNKS[0])
+    lost.add(0.0, {"id": "c", "choices": [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": None}]})
+    for chunk in CHUNKS:
+        whole.add(0.0, chunk)
+    tape = Tape()
+    tape.runs += [lost, whole]
+    server.play(tape, pace=None)
+    turn = FakeTurn().prompt("?")
+    await turn.run(agent_on(server, "chat"))
+    assert turn.story()[-1] == ("Content", "In Oslo it snows.")
+
+
+@pytest.mark.parametrize("last", [{"type": "response.failed", "response": {"id": "r"}}, {"type": "error", "message": "no"}], ids=str)
+async def test_a_run_that_the_provider_gave_up_is_as_good_as_cut(last: dict[str, Any]) -> None:
+    """What it said stands, and the next run goes on with it."""
+    tape = Tape()
+    begun = {"type": "response.created", "response": {"id": "r"}, "sequence_number": 0}
+    async with aclosing(tape.record(source_of(begun, last), Run("responses", "m"), 0.0)) as passing:
+        assert len([event async for event in passing]) == 2
+    assert [run.ended for run in tape.runs] == ["cut"]
+
+
+async def test_what_two_instances_hear_of_one_response_is_on_the_tape_once() -> None:
+    """One has lost its turn and hears on, beside the one that attached where the log ends."""
+    said = [{"type": "response.output_text.delta", "delta": f"{n} ", "sequence_number": n} for n in range(1, 6)]
+    begun = {"type": "response.created", "response": {"id": "r"}, "sequence_number": 0}
+    tape = Tape()
+    async with aclosing(tape.record(source_of(begun, *said), Run("responses", "m"), 0.0)) as frozen:
+        for _ in range(4):
+            await anext(frozen)
+        async with aclosing(tape.record(source_of(*said[1:]), Run("responses", "m"), 0.0, "r")) as heir:
+            assert len([event async for event in heir]) == 4, "who listens gets all of it"
+        assert len([event async for event in frozen]) == 2
+    (run,) = tape.runs
+    assert run.text == "1 2 3 4 5 "
+
+
+async def test_a_response_that_was_queued_first_is_waited_for(server: Server) -> None:
+    """As OpenAI's background responses are: no end of the stream, though nothing is said yet."""
+    tape, turn = await recorded(server, "background", "count to 5")
+    for moment in tape.runs[0].moments[:1]:
+        moment.data["response"]["status"] = "queued"
+    for moment in tape.runs[0].moments[1:]:
+        moment.at += 1.0
+    server.play(tape)
+    again = FakeTurn().prompt("?")
+    await again.run(agent_on(server, "background"))
+    assert again.story() == turn.story()

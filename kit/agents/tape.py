@@ -34,6 +34,8 @@ Dialect = Literal["responses", "chat"]
 VERSION = 1
 OF_RESPONSE = ("id", "object", "created_at", "model", "status", "error", "incomplete_details", "output", "usage")
 """What is kept of a response: its other fields repeat what was asked, and who asked."""
+FAILED = ("response.failed", "error")
+"""Events with which a provider gives a run up."""
 OF_CHUNK = ("id", "object", "created", "model", "choices", "usage")
 """What is kept of a chunk; others add to it, such as what their filters found in the prompt."""
 
@@ -84,6 +86,16 @@ class Run:
         self.heard.append(hear(self.dialect, data))
         self.moments.append(Moment(at, data))
 
+    def has(self, data: Json) -> bool:
+        """Whether an event that the provider numbers stands here."""
+        number, last = data.get("sequence_number"), self.moments[-1].data.get("sequence_number") if self.moments else None
+        return number is not None and last is not None and bool(number <= last)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the provider gave it up: then it is asked again, as after a cut."""
+        return any(moment.data.get("type") in FAILED for moment in self.moments)
+
     @property
     def text(self) -> str:
         return "".join(heard.content for heard in self.heard)
@@ -118,16 +130,18 @@ class Tape:
         run.ended, run.asked = "cut", run.asked if self.prompts else None
         try:
             async for event in events:
+                data = event.to_dict()
                 if not run.moments:
                     self.runs.append(run)
-                run.add(round(max(self.clock() - began, run.seconds), 4), self._kept(event.to_dict()))
+                if not run.has(data):  # as where an instance that lost its turn has heard on, beside the one that attached
+                    run.add(round(max(self.clock() - began, run.seconds), 4), self._kept(data))
                 yield event
         except (asyncio.CancelledError, GeneratorExit):
             run.ended = "left"
             raise
         finally:
             if any(heard.terminal for heard in run.heard):
-                run.ended = "whole"
+                run.ended = "cut" if run.failed else "whole"
 
     def _kept(self, data: Json) -> Json:
         if self.prompts:

@@ -64,8 +64,8 @@ def play(tape: Tape, dialect: Dialect, asked: Request, head: Json, *, timed: boo
     """
     if not asked.stream and not asked.background:
         raise Refuse(400, "A tape is played as a stream: ask with stream=True.", param="stream")
-    # Of a run that was lost before it had said anything the next one is the repetition.
-    runs = [run for run in tape.runs if run.text or run.calls or run.ended == "whole"]
+    # Of a run that was lost before it had said anything the next one is the repetition; what it called then, nobody was told.
+    runs = [run for run in tape.runs if run.text or run.ended == "whole"]
     at = place(runs, asked.items())
     if at.run >= len(runs):
         raise Refuse(400, f"The tape is over: its {len(runs)} answers were given. Begin a new session to hear them again.")
