@@ -254,6 +254,7 @@ def test_what_cannot_be_served_is_a_sentence(
     shell: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
 ) -> None:
     """Status 2, one line on stderr, nothing on stdout, no traceback."""
+    before = signal.getsignal(signal.SIGINT)
     assert main(["serve", *arguments]) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -261,7 +262,7 @@ def test_what_cannot_be_served_is_a_sentence(
     assert err.startswith("python -m kit: ")
     assert "Traceback" not in err
     assert "cd@" not in err, "it is a part of the password"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_key_that_a_model_needs_is_a_sentence(folder: Path, shell: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

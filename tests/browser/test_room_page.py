@@ -39,16 +39,15 @@ class Agents:
         self.lines = asyncio.Semaphore(0)
 
     async def architect(self, history: History) -> AsyncIterator[AnyPacket]:
-        yield Document(name="plan", kind="mermaid")
-        yield Write(name="plan", text=PLAN)
-        yield Content("There is a plan.")
+        for packet in [Document(name="plan", kind="mermaid"), Write(name="plan", text=PLAN), Content("There is a plan.")][history.pieces :]:
+            yield packet
 
     async def coder(self, history: History) -> AsyncIterator[AnyPacket]:
-        yield Document(name="main.py", kind="python")
-        for line in CODE:
-            await self.lines.acquire()
-            yield Write(name="main.py", text=line)
-        yield Content("Written.")
+        steps = [Document(name="main.py", kind="python"), *(Write(name="main.py", text=line) for line in CODE), Content("Written.")]
+        for step in steps[history.pieces :]:
+            if isinstance(step, Write):
+                await self.lines.acquire()
+            yield step
 
     async def tester(self, history: History) -> AsyncIterator[AnyPacket]:
         for i in range(1_000_000):
