@@ -256,13 +256,13 @@ def _run(exercise: Exercise, it: object, attempt: Attempt) -> bool:
     thread = threading.Thread(target=judge, name=f"check {exercise.name}", daemon=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a coroutine that nobody awaited: the check says so, better
-        thread.start()
         try:
+            thread.start()
             if not over.wait(exercise.seconds + 3 * _PARTING):  # a wait ends by itself, in `_await`
                 at = at_work(it, thread)
         finally:  # also where the learner interrupts the check: a loop that stayed would slow down all that comes
             for _ in range(_ASKED):  # more than once: it may catch whatever is raised
-                if over.is_set():
+                if over.is_set() or thread.ident is None:
                     break
                 raise_in(thread, _Endless)
                 over.wait(_PARTING)
