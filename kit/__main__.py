@@ -113,34 +113,19 @@ def _serving_options(parser: argparse.ArgumentParser) -> None:
 
 
 async def _serve(options: argparse.Namespace) -> None:
-    with _told_to_stop() as done:
-        await _serve_until(done, options)
+    from kit.ending import on_signals
 
-
-@contextmanager
-def _told_to_stop() -> Iterator[asyncio.Event]:
-    """An event that SIGTERM or SIGINT sets inside the block: not by the loop's own way, which is not there on Windows."""
-    done, loop = asyncio.Event(), asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    for number in before:
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(done.set))
-    try:
-        yield done
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-async def _serve_until(done: asyncio.Event, options: argparse.Namespace) -> None:
-    async with _instance(options) as server:
-        gc.collect()
-        gc.freeze()  # what is held by now stays: a full collection would look at all of it, for 15 ms in which every answer waits
-        told = {"url": server.url}
-        if "KIT_SECRET" not in os.environ:  # else whoever may have a token can make one, and platforms keep what is printed
-            told["token"] = server.token("you", ttl=MONTH)
-        print(json.dumps(told), flush=True)
-        await done.wait()
-        logging.getLogger("kit").info("draining: turns are handed over, sockets closed")
+    done = asyncio.Event()
+    with on_signals(done.set, signal.SIGTERM, signal.SIGINT):
+        async with _instance(options) as server:
+            gc.collect()
+            gc.freeze()  # what is held by now stays: a full collection would look at all of it, for 15 ms in which every answer waits
+            told = {"url": server.url}
+            if "KIT_SECRET" not in os.environ:  # else whoever may have a token can make one, and platforms keep what is printed
+                told["token"] = server.token("you", ttl=MONTH)
+            print(json.dumps(told), flush=True)
+            await done.wait()
+            logging.getLogger("kit").info("draining: turns are handed over, sockets closed")
 
 
 @asynccontextmanager

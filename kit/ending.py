@@ -1,11 +1,26 @@
-"""Ending: cancel tasks until they are gone; clean up to the end though cancelled; close a listener so that nobody is forgotten."""
+"""Ending: hear of it; cancel tasks until they are gone; clean up to the end though cancelled; close a listener and forget nobody."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
-from contextlib import suppress
+import signal
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
+
+
+@contextmanager
+def on_signals(call: Callable[[], object], *numbers: signal.Signals) -> Iterator[None]:
+    """Call it in the loop when one of these signals comes inside the block: not by the loop's own way, which is not there on Windows."""
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(call))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 async def end(tasks: Iterable[asyncio.Task[Any]], message: str | None = None, *, again: float = 0.3) -> None:

@@ -17,6 +17,7 @@ from kit.chat.person import USAGE, Person
 from kit.chat.place import Place, load, save
 from kit.chat.terminal import Terminal, wants_colour
 from kit.client import NotLetIn, connect
+from kit.ending import on_signals
 
 _GIVE = "give one with --token or KIT_TOKEN"
 
@@ -32,20 +33,19 @@ async def chat(
     if not re.fullmatch(r"[!-~]+", token):  # what no header can carry is no token either
         terminal.note(f"that is no token: {_GIVE}")
         return 1
-    loop, patient, status = asyncio.get_running_loop(), not sys.stdin.isatty(), 1
+    patient, status = not sys.stdin.isatty(), 1
     terminal.note(f"session {session} at {url}" + ("" if patient else f"; {USAGE}"))
 
     def keep(place: Place) -> None:
         if state is not None:
             save(state, session, place)
 
-    before = signal.getsignal(signal.SIGINT)
     try:
         place = load(state, session) if state else Place()
         person = Person(terminal, place.seen, patient=patient)
-        signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(person.interrupt))
-        async with connect(url, session=session, token=token, after=place.after, log=place.log) as connection:
-            await person.run(connection, lines or _typed(sys.stdin.fileno(), sys.stdin.encoding), keep)
+        with on_signals(person.interrupt, signal.SIGINT):
+            async with connect(url, session=session, token=token, after=place.after, log=place.log) as connection:
+                await person.run(connection, lines or _typed(sys.stdin.fileno(), sys.stdin.encoding), keep)
         status = 0
     except* NotLetIn as refused:
         reason = next(error for error in refused.exceptions if isinstance(error, NotLetIn))
@@ -54,8 +54,6 @@ async def chat(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except* OSError as errors:
         terminal.note(f"what you have seen can't be kept ({errors.exceptions[0]}): name another file with --state")
-    finally:
-        signal.signal(signal.SIGINT, before)
     return status
 
 
