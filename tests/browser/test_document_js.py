@@ -15,7 +15,7 @@ from playwright.async_api import Page
 
 from kit.auth import Identity
 from kit.document import Text, document_session
-from kit.history import History
+from kit.history import Agent, History
 from kit.packets import MAX_WORD, AnyPacket, Prompt, Write, decode_entry, new_ref
 from kit.replica import SharedDocument, connect_document
 from kit.server import Server, serve
@@ -208,19 +208,27 @@ async def test_two_pages_type_into_what_an_agent_writes(context: Any, site: str)
             await page.close()
 
 
+@asynccontextmanager
+async def beside(context: Any, site: str, agent: Agent) -> AsyncIterator[tuple[Server, SharedDocument, Page]]:
+    """A document that an agent begins to write, open to tom in a program and to ann in a page."""
+    async with (
+        serve({"coder": agent}, origins=[site]) as server,
+        connect_document(server.url, session="war", name="main.py", token=server.token("tom")) as tom,
+    ):
+        ann = await context.new_page()
+        await open_document(ann, server, site, "ann")
+        await server.instance.say("war", _prompt("go"), "tom")
+        yield server, tom, ann
+        await ann.close()
+
+
 async def windows(history: History) -> AsyncIterator[AnyPacket]:
     yield Write(name="main.py", text="one\r\ntwo\r\nthree\r\n")
 
 
 async def test_a_text_with_carriage_returns_is_typed_into(context: Any, site: str) -> None:
     """A textarea holds none: each is shown by a sign, so that places stay places, and one key is one letter in the log."""
-    async with (
-        serve({"coder": windows}, origins=[site]) as server,
-        connect_document(server.url, session="war", name="main.py", token=server.token("tom")) as tom,
-    ):
-        ann = await context.new_page()
-        await open_document(ann, server, site, "ann")
-        await server.instance.say("war", _prompt("go"), "tom")
+    async with beside(context, site, windows) as (_, tom, ann):
         await tom.until(lambda text: text.endswith("three\r\n"))
         await ann.wait_for_function("kit.area.value.endsWith('three\u240d\\n')")
         await ann.evaluate("kit.area.focus(); kit.area.setSelectionRange(6, 6)")
@@ -230,18 +238,11 @@ async def test_a_text_with_carriage_returns_is_typed_into(context: Any, site: st
         await ann.wait_for_function("kit.area.value.startsWith('zero\u240d\\none')")
         await tom.settled()
         assert tom.text == "zero\r\none\r\ntXwo\r\nthree\r\n"
-        await ann.close()
 
 
 async def test_what_is_typed_without_a_connection_arrives_later(context: Any, site: str) -> None:
     """The line is cut in mid-word, others type on; a reload right after the last key loses nothing that was under way."""
-    async with (
-        serve({"coder": coder}, origins=[site]) as server,
-        connect_document(server.url, session="war", name="main.py", token=server.token("tom")) as tom,
-    ):
-        ann = await context.new_page()
-        await open_document(ann, server, site, "ann")
-        await server.instance.say("war", _prompt("go"), "tom")
+    async with beside(context, site, coder) as (server, tom, ann):
         whole = await tom.until(lambda text: "line 59\n" in text)
         await ann.wait_for_function("text => kit.area.value === text", arg=whole)
         await ann.evaluate("kit.area.focus(); kit.area.setSelectionRange(4, 4)")
@@ -255,7 +256,6 @@ async def test_what_is_typed_without_a_connection_arrives_later(context: Any, si
         await ann.reload()
         await open_document(ann, server, site, "ann")
         await ann.wait_for_function("kit.area.value.startsWith('tom lineabcdef! 0')")
-        await ann.close()
 
 
 # ---- a page that goes away ----
