@@ -4,7 +4,7 @@ An evening's reading, in this order:
 
 - what travels and what it means: packets, text, history, projection;
 - the transcript in the store: store, log, scripts, commits, transcript, fork;
-- who speaks: feed, ears, speech, turn, instance;
+- who speaks: feed, ears, speech, voice, turn, instance;
 - who is let in, and hears: auth, said, slots, connection, page, service, then server or asgi;
 - who listens: client.
 

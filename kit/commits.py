@@ -1,20 +1,23 @@
 """Commits: what all turns of an instance say, in as few commands as the store can take.
 
 While one append is under way, what is said meanwhile gathers for the next (group commit). Idle: no delay. Under load: large appends.
+Nobody waits in between: an append leaves in the step in which it is asked for, and its turn hears where the store's answer is read.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
 
 from kit.log import Gone, Log, Packed, Unheard, ids_of, packed
 from kit.packets import At, EntryId
 from kit.scripts import APPEND, APPEND_SHA
-from kit.store import Refusal, Store, StoreError, is_refused_id, is_unknown_script
+from kit.store import Refusal, Store, is_refused_id, is_unknown_script
 
+Told = Callable[[list[EntryId] | Exception], None]
+"""Told what became of a commit: the id of each of its packets, or Unheard, Gone, the store's own error. Must not raise."""
 _Answer = list[bytes] | Exception
 """To a commit: the id of each of its entries, or what stands against it."""
 FEW = 8
@@ -22,17 +25,17 @@ FEW = 8
 
 
 class _Commit(NamedTuple):
-    """What a turn says at once: the entries of the stream that hold it, and who waits for its ids."""
+    """What a turn says at once: the entries of the stream that hold it, and who is told."""
 
     log: Log
     heard: int
     entries: list[Packed]
-    ids: asyncio.Future[list[EntryId]]
+    told: Told
 
 
 async def load(store: Store) -> None:
     """Have the store know the script of appends, by the line on which they go."""
-    await store.commits.ask(("SCRIPT", "LOAD", APPEND))
+    await store.commits.ask(_loading())
 
 
 class Commits:
@@ -41,53 +44,58 @@ class Commits:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._waiting: list[_Commit] = []
-        self._busy: asyncio.Task[None] | None = None
+        self._busy = False
 
-    async def add(self, log: Log, heard: int, bodies: Sequence[tuple[bytes, At | None]]) -> list[EntryId]:
-        ids: asyncio.Future[list[EntryId]] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Commit(log, heard, list(packed(bodies)), ids))
-        if self._busy is None:
-            self._busy = asyncio.create_task(self._work())
-        return await ids
+    def add(self, log: Log, heard: int, bodies: Sequence[tuple[bytes, At | None]], told: Told) -> None:
+        """Add packets, all or nothing, to a log in which they have heard the epoch `heard`."""
+        self._waiting.append(_Commit(log, heard, list(packed(bodies)), told))
+        if not self._busy:
+            self._send()
 
-    async def _work(self) -> None:
-        try:
-            while self._waiting:
-                waiting, self._waiting = self._waiting, []
-                if batch := self._still_meant(waiting):
-                    await self._send(sorted(batch, key=_shard))
-        finally:
-            self._busy = None
-
-    def _still_meant(self, waiting: Sequence[_Commit]) -> list[_Commit]:
-        """Those of logs that are as they were: where the store was restarted meanwhile, what came before in a log may be gone."""
+    def _send(self) -> None:
+        """Send what has gathered, except to logs that are not as they were: where the store was restarted, their end may be gone."""
+        waiting, self._waiting = self._waiting, []
+        batch = sorted((commit for commit in waiting if commit.log.run == self._store.run_id), key=_shard)
+        self._busy = bool(batch)
+        if batch and _are_few(batch):
+            # On fakeredis the script takes twice as long for one packet, and half as long again for four.
+            self._store.commits.send([_xadd(commit) for commit in batch], partial(self._added, batch))
+        elif batch:
+            self._send_scripts(batch)
         for commit in waiting:
-            if commit.log.run != self._store.run_id and not commit.ids.done():
-                commit.ids.set_exception(Gone(commit.log.session))
-        return [commit for commit in waiting if commit.log.run == self._store.run_id]
+            if commit.log.run != self._store.run_id:
+                commit.told(Gone(commit.log.session))
 
-    async def _send(self, batch: Sequence[_Commit]) -> None:
-        try:
-            answers = await (self._append_each(batch) if _are_few(batch) else self._append(batch))
-        except StoreError as error:
-            answers = [error] * len(batch)
-        for commit, answer in zip(batch, answers, strict=True):
-            if not commit.ids.done():
-                _settle(commit, answer)
-
-    async def _append_each(self, batch: Sequence[_Commit]) -> list[_Answer]:
-        """A command for each: on fakeredis the script takes twice as long for one packet, and half as long again for four."""
-        ids = await self._store.commits.ask(*map(_xadd, batch))
-        return [id if isinstance(id, Exception) else [id or b""] for id in ids]
-
-    async def _append(self, batch: Sequence[_Commit]) -> list[_Answer]:
+    def _send_scripts(self, batch: Sequence[_Commit], *before: Sequence[Any]) -> None:
         """A script for each shard: on a cluster a script may only name keys of one slot."""
         shares = [list(share) for _, share in groupby(batch, _shard)]
-        while True:
-            answers = await self._store.commits.ask(*map(_script, shares))
-            if not all(is_unknown_script(answer) for answer in answers):
-                return [one for share, answer in zip(shares, answers, strict=True) for one in _shared_out(share, answer)]
-            await load(self._store)  # nothing was carried out, so it may be asked again
+        self._store.commits.send([*before, *map(_script, shares)], partial(self._ran, batch, shares))
+
+    def _added(self, batch: Sequence[_Commit], answers: list[Any] | Exception) -> None:
+        if isinstance(answers, Exception):
+            self._tell(batch, [answers] * len(batch))
+        else:
+            self._tell(batch, [id if isinstance(id, Exception) else [id or b""] for id in answers])
+
+    def _ran(self, batch: Sequence[_Commit], shares: Sequence[Sequence[_Commit]], answers: list[Any] | Exception) -> None:
+        if isinstance(answers, Exception):
+            self._tell(batch, [answers] * len(batch))
+        elif all(is_unknown_script(answer) for answer in answers):
+            self._send_scripts(batch, _loading())  # nothing was carried out, so it may be asked again
+        else:
+            own = answers[-len(shares) :]  # before them, that of the loading
+            self._tell(batch, [one for share, answer in zip(shares, own, strict=True) for one in _shared_out(share, answer)])
+
+    def _tell(self, batch: Sequence[_Commit], answers: Sequence[_Answer]) -> None:
+        for commit, answer in zip(batch, answers, strict=True):
+            commit.told(_meant(commit, answer))
+        self._busy = False
+        if self._waiting:
+            self._send()
+
+
+def _loading() -> Sequence[Any]:
+    return "SCRIPT", "LOAD", APPEND
 
 
 def _shard(commit: _Commit) -> int:
@@ -118,17 +126,14 @@ def _shared_out(share: Sequence[_Commit], answer: list[bytes] | Exception) -> It
         yield answer if isinstance(answer, Exception) else [next(each) for _ in commit.entries]
 
 
-def _settle(commit: _Commit, answers: _Answer) -> None:
+def _meant(commit: _Commit, answers: _Answer) -> list[EntryId] | Exception:
     """All entries of a commit were taken, or refused for one reason: they went in one command and share their epoch."""
     if isinstance(answers, Exception):
-        commit.ids.set_exception(Unheard(commit.heard) if is_refused_id(answers) else answers)
-        return
+        return Unheard(commit.heard) if is_refused_id(answers) else answers
     refused = next((answer for answer in answers if not answer[:1].isdigit()), None)
     if refused is None:
-        commit.ids.set_result([id for answer, entry in zip(answers, commit.entries, strict=True) for id in ids_of(answer, entry.packets)])
-    elif refused == b"":
-        commit.ids.set_exception(Gone(commit.log.session))
-    elif is_refused_id(error := Refusal(refused.decode(errors="replace"))):
-        commit.ids.set_exception(Unheard(commit.heard))
-    else:
-        commit.ids.set_exception(error)
+        return [id for answer, entry in zip(answers, commit.entries, strict=True) for id in ids_of(answer, entry.packets)]
+    if refused == b"":
+        return Gone(commit.log.session)
+    error = Refusal(refused.decode(errors="replace"))
+    return Unheard(commit.heard) if is_refused_id(error) else error

@@ -10,7 +10,7 @@ by other instances are told by the store in a few bytes, beside the logs.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from kit.history import History, gathered
@@ -153,12 +153,40 @@ class Feed:
     async def append(self, bodies: Sequence[tuple[bytes, At | None]]) -> None:
         """Add packets in the epoch heard here, and let them be heard; raises Unheard, Gone or the store's error."""
         log = self.log
-        entries = await self.transcript.append(log, self.epoch, bodies)
+        self._stands(log, await self.transcript.append(log, self.epoch, bodies))
+        if self.behind:
+            await self.catch_up()
+
+    def send(self, bodies: Sequence[tuple[bytes, At | None]], told: Callable[[Exception | None], None]) -> None:
+        """The same, without waiting: `told` is called when all who listen have heard, with what `append` raises, or None.
+
+        Then it may be `behind`.
+        """
+        log = self.log
+
+        def answered(ids: list[EntryId] | Exception) -> None:
+            if isinstance(ids, Exception):
+                told(ids)
+                return
+            try:
+                self._stands(log, [Stored(id, body) for id, (body, _) in zip(ids, bodies, strict=True)])
+            except Exception as error:  # noqa: BLE001  # whoever asked is told, and nobody else
+                told(error)
+            else:
+                told(None)
+
+        self.transcript.send(log, self.epoch, bodies, answered)
+
+    def _stands(self, log: Log, entries: Sequence[Stored]) -> None:
+        """Own entries stand in the log."""
         if self.log is log:
             self._ahead = max(self._ahead, entries[-1].id)
             self.accept(entries, own=True)
-            if self.cursor < self._ahead and not self.followed:
-                await self.catch_up()
+
+    @property
+    def behind(self) -> bool:
+        """Whether own entries stand in the log behind something that nobody will bring."""
+        return self.cursor < self._ahead and not self.followed
 
     async def history(self, turn: str) -> tuple[History, EntryId]:
         """The log as the agent of a turn gets it, and the id up to which it was read."""

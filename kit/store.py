@@ -15,10 +15,11 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -30,6 +31,9 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from kit.ending import finish
 
+T = TypeVar("T")
+Told = Callable[[list[Any] | Exception], None]
+"""Told the answers to commands, or what became of the connection."""
 StoreError = (RedisError, OSError)
 """What a command raises when the store is out of reach or refuses; the command may or may not have been carried out."""
 OLDEST = (7, 0)
@@ -87,44 +91,106 @@ class _Pool(BlockingConnectionPool):
         return connection
 
 
+class _Asked(NamedTuple):
+    """Commands that are sent together, whether they have been written, and who is told."""
+
+    commands: Sequence[Sequence[Any]]
+    written: bool
+    told: Told
+
+
 class Held:
     """One connection of a line, held from one command to the next: for each, the pool's care for it takes as long as the command.
 
-    After a second of silence it is the pool's again, which sees whether it still stands.
+    What is asked while nothing else is goes out in the same step of the loop, and who asked is told where its answer is read.
+    After a second of silence the connection is the pool's again, which sees whether it still stands.
     """
 
     def __init__(self, line: Redis) -> None:
         self._pool: Any = line.connection_pool
         self._connection: Any = None
         self._used = 0.0
-        self._order = asyncio.Lock()
+        self._asked: deque[_Asked] = deque()
+        self._answering: asyncio.Task[None] | None = None
+        self._over = False
 
     async def ask(self, *commands: Sequence[Any]) -> list[Any]:
         """The answers to commands that are sent together; a ResponseError is one. Raises what became of the connection: then they may or
         may not have been carried out.
         """
-        async with self._order, asyncio.timeout(ANSWER):
-            connection = await self.connection()
-            await connection.send_packed_command(connection.pack_commands(commands))  # which connects again where that is needed
-            answers = [await _answer(connection) for _ in commands]
-            self._used = time.monotonic()
-            return answers
+        answered: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self.send(commands, partial(settle, answered))
+        return await answered
+
+    def send(self, commands: Sequence[Sequence[Any]], told: Told) -> None:
+        """The same, without waiting: `told` is called with the answers, or with what `ask` raises, and must not raise."""
+        at_once = not self._asked and self.ready()
+        if at_once:
+            # As redis-py's own coroutine does, which then waits until its buffer has room: it is empty, as no answer is owed. What becomes
+            # of the connection is met where the answer is read.
+            self._connection._writer.writelines(self._connection.pack_commands(commands))
+        self._asked.append(_Asked(commands, at_once, told))
+        if self._answering is None:
+            self._answering = asyncio.create_task(self._answer())
+
+    def ready(self) -> bool:
+        """Whether the connection stands, as far as anybody knows."""
+        return self._connection is not None and self._connection.is_connected and time.monotonic() - self._used <= SILENT
 
     async def connection(self) -> Any:
         """As the pool gives it, or as it was a moment ago."""
-        if self._connection is not None and time.monotonic() - self._used > SILENT:
+        if self._over:
+            raise RedisConnectionError("the store was closed")
+        if self._connection is not None and not self.ready():
             connection, self._connection = self._connection, None
             await self._pool.release(connection)
         if self._connection is None:
             self._connection = await self._pool.get_connection()
         return self._connection
 
+    def end(self) -> None:
+        """What is asked from now on is not sent: it would open a connection that nobody closes."""
+        self._over = True
 
-async def _answer(connection: Any) -> Any:
+    async def _answer(self) -> None:
+        """Read the answers as long as something is asked, in its order."""
+        try:
+            while self._asked:
+                commands, written, told = self._asked[0]
+                try:
+                    answers: list[Any] | Exception = await self._answers(commands, written)
+                except Exception as error:  # noqa: BLE001  # whoever asked is told of it
+                    answers = error
+                self._asked.popleft()
+                told(answers)
+        finally:
+            self._answering = None
+
+    async def _answers(self, commands: Sequence[Sequence[Any]], written: bool) -> list[Any]:
+        async with asyncio.timeout(ANSWER):
+            connection = self._connection if written else await self.connection()
+            if not written:
+                await connection.send_packed_command(connection.pack_commands(commands))  # which connects again where that is needed
+            answers = [await _response(connection) for _ in commands]
+            self._used = time.monotonic()
+            return answers
+
+
+async def _response(connection: Any) -> Any:
     try:
-        return await connection.read_response()  # which closes a connection that still owes an answer to who was cancelled
+        return await connection.read_response()
     except ResponseError as error:
         return error
+
+
+def settle(waiting: asyncio.Future[T], answer: T | Exception) -> None:
+    """Give somebody who waits, if he still does, an answer, or raise it there."""
+    if waiting.done():
+        return
+    if isinstance(answer, Exception):
+        waiting.set_exception(answer)
+    else:
+        waiting.set_result(answer)
 
 
 class Store:
@@ -197,6 +263,7 @@ class Store:
         return StoreRestarted(f"the store at {without_password(self.url)} was restarted")
 
     async def close(self) -> None:
+        self.commits.end()
         for line in self._lines:
             await line.aclose()
             await line.connection_pool.disconnect()

@@ -17,13 +17,14 @@ import hashlib
 import secrets
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from kit.commits import Commits, load
+from kit.commits import Commits, Told, load
 from kit.log import Gone, Log, Opened, Spoken, Stored, Unheard, WrongShards, unpacked
 from kit.packets import START, AnyWord, At, EntryId, stored
 from kit.scripts import FORK, OPEN, RELEASE, RENEW, SAY, TAKE
-from kit.store import Store
+from kit.store import Store, StoreError, settle
 
 DAY = 24 * 3600.0
 
@@ -153,11 +154,21 @@ class Transcript:
 
     async def append(self, log: Log, heard: int, bodies: Sequence[tuple[bytes, At | None]]) -> list[Stored]:
         """Add what an agent says in the epoch it has heard, all or nothing; raises Unheard, Gone, or the store's own error."""
-        server = self.store.of(log.stream)
+        answered: asyncio.Future[list[EntryId]] = asyncio.get_running_loop().create_future()
+        self.send(log, heard, bodies, partial(settle, answered))
+        ids = await answered
+        return [Stored(id, body) for id, (body, _) in zip(ids, bodies, strict=True)]
+
+    def send(self, log: Log, heard: int, bodies: Sequence[tuple[bytes, At | None]], told: Told) -> None:
+        """The same, without waiting: `told` is called with the ids, or with what `append` raises."""
+        try:
+            server = self.store.of(log.stream)
+        except StoreError as error:
+            told(error)
+            return
         if server not in self._commits:
             self._commits[server] = Commits(server)
-        ids = await self._commits[server].add(log, heard, bodies)
-        return [Stored(id, body) for id, (body, _) in zip(ids, bodies, strict=True)]
+        self._commits[server].add(log, heard, bodies, told)
 
     # ---- reading ----
 

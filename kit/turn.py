@@ -4,7 +4,7 @@ The rules that hold here:
 
 - Whoever runs a turn holds its lease, so that others leave it alone; but what makes it safe is the log: a run adds `takeover` first
   (unless the prompt's own script gave it the lease) and stops when it reads a later one.
-- Every commit is made in the epoch that was heard. Refused, the run reads the new words: addressed to it, it ends; otherwise the same
+- Every append is made in the epoch that was heard. Refused, the run reads the new words: addressed to it, it ends; otherwise the same
   packets go again, in the new epoch.
 - After a reply was lost, a `takeover` of its own goes first: what is still in flight is then refused, and reading back is the truth.
 - Stopping is cancellation of the task that iterates over the agent. Its message tells a stop from a hand-over.
@@ -16,6 +16,7 @@ import asyncio
 import hashlib
 import logging
 import random
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import replace
@@ -27,19 +28,17 @@ import msgspec
 from kit.feed import Feed
 from kit.history import HAND_OVER, Agent, AgentError, History
 from kit.log import Gone, Unheard
-from kit.packets import START, AnyPacket, Document, End, EntryId, Prompt, Receipt, Takeover, Write, new_ref, stored
+from kit.packets import START, AnyPacket, End, EntryId, Prompt, Receipt, Takeover, new_ref, stored
 from kit.projection import Projection, Turn
 from kit.scribe import Scribe
-from kit.speech import NoPacket, joined, numbered, pieces, question
+from kit.speech import NoPacket, pieces, question
 from kit.store import StoreError
+from kit.voice import WRITTEN, Landed, Voice
 
 log = logging.getLogger("kit.turn")
 T = TypeVar("T")
 Ask = Callable[[Prompt, int], Awaitable[Receipt]]
 """Say an agent's prompt in the epoch that was heard; raises Unheard where a later word has been said."""
-WRITTEN = (Document, Write)
-BACKLOG = 1024
-"""Pieces that an agent may be ahead of the store before it has to wait."""
 
 
 class Yielded(Exception):
@@ -77,16 +76,14 @@ class Run:
         rng: random.Random,
     ) -> None:
         self.feed, self.turn, self.agent, self.by, self.ask, self.scribe = feed, turn, agent, by, ask, scribe
-        self.patience, self.grace, self.join = patience, grace, join
+        self.patience, self.grace = patience, grace
         self.log = feed.log
         self._rng = rng
         self.taken: EntryId | None = None
-        self._next = 1
-        self._said: list[AnyPacket] = []
+        self.voice = Voice(feed, turn, join=join, free=self._may_speak, wake=self.hear)
         self._prompt: Prompt | None = None
+        self._passed_on = asyncio.Event()
         self._wake = asyncio.Event()
-        self._stands = asyncio.Event()  # all that the agent said is in the log
-        self._room = asyncio.Event()
         self._leaving = False
 
     async def run(self, *, first: bool) -> None:
@@ -104,7 +101,7 @@ class Run:
             await self._patiently(lambda: self._release(open=True))
 
     def hear(self) -> None:
-        """Something was said that may matter: look at it."""
+        """Something was said, or became of what was said, that may matter: look at it."""
         self._wake.set()
 
     def leave(self) -> None:
@@ -125,6 +122,13 @@ class Run:
             raise Ended
         return turn
 
+    def _may_speak(self) -> bool:
+        try:
+            self._check()
+        except (Yielded, Ended, Gone):
+            return False
+        return not self._leaving
+
     async def _look_up(self) -> Projection:
         self._known = await self._patiently(self.feed.projection)
         return self._known
@@ -144,7 +148,7 @@ class Run:
         spoken = await self._patiently(lambda: self.feed.transcript.say(self.log, word))
         await self._patiently(self.feed.catch_up)
         history, _ = await self._patiently(lambda: self.feed.history(self.turn))
-        self.taken, self._next = spoken.id, 1 + history.pieces
+        self.taken, self.voice.next = spoken.id, 1 + history.pieces
         await self._patiently(lambda: self.scribe.bring(history.said))
         return history
 
@@ -211,6 +215,7 @@ class Run:
         try:
             await self._commit_while(speaker)
         except BaseException as error:
+            self.voice.hush()
             # An agent without patience left has failed: nobody goes on, so what runs at the provider ends as in a stop.
             await self._silence(speaker, "stop" if isinstance(error, Ended | AgentError) else HAND_OVER)
             raise
@@ -232,49 +237,44 @@ class Run:
                 new = pieces(said, self._known, self.turn)
                 if isinstance(said, WRITTEN):
                     await self._patiently(partial(self.scribe.check, said))
-                if not self._said:  # else both have been told already
-                    self._stands.clear()
-                    self._wake.set()
-                self._said += new
-                while len(self._said) >= BACKLOG:
-                    self._room.clear()
-                    await self._room.wait()
+                await self.voice.say(new)
 
     async def _hold(self, prompt: Prompt) -> None:
         """Wait until a prompt to another agent has been said, after all that was said before it."""
         self._prompt = prompt
+        self._passed_on.clear()
         self._wake.set()
-        while self._prompt is not None:
-            self._room.clear()
-            await self._room.wait()
+        await self._passed_on.wait()
 
     async def _look(self, history: History) -> History:
-        await self._stands.wait()
+        await self.voice.stands.wait()
         return await self._patiently(partial(self.scribe.read, history))
 
     async def _commit_while(self, speaker: asyncio.Task[None]) -> None:
-        """Group commit: what the agent says while one append is under way goes in the next. No delay, no timer."""
+        """See to what the agent's voice can't do by itself, until the agent is done and all that it said stands in the log."""
         while True:
             self._check()
             if self._leaving:
+                self.voice.hush()
                 with suppress(Deaf):  # its words no longer count
                     await self._silence(speaker, HAND_OVER)
-                await self._commit(self._take())
+                await self._settle_all()
+                await self._commit(self.voice.take())
                 await self._give_away()
-            if self._said:
-                await self._commit(self._take())
+            if self.voice.landed:
+                await self._settle(self.voice.landed)
+            elif self.voice.busy and (speaker.done() or self._prompt):
+                await self.voice.answered()
             elif self._prompt is not None:
                 await self._pass_on(self._prompt)
             elif speaker.done():
                 return
             else:
-                self._stands.set()
-                await self._awake(self.patience)
+                await self._awake_for_the_agent()
 
     async def _silence(self, speaker: asyncio.Task[None], message: str) -> None:
         """Cancel the agent and wait until its model call is closed; raises Deaf where it goes on."""
         speaker.cancel(message)
-        self._room.set()
         for _ in range(10):  # a process that was held up for longer than all of it has lost no more than a tenth
             if (await asyncio.wait({speaker}, timeout=self.grace / 10))[0]:
                 break
@@ -287,14 +287,24 @@ class Run:
 
     # ---- what is said ----
 
-    def _take(self) -> list[AnyPacket]:
-        said, self._said = self._said, []
-        self._room.set()
-        return numbered(joined(said) if self.join else ((piece, 1) for piece in said), self._agent_name, self.turn, self._next)
+    async def _settle_all(self) -> None:
+        """Wait until no append is under way, and all that has landed is seen to."""
+        while self.voice.busy:
+            if self.voice.landed:
+                with suppress(Ended):  # then what was refused goes no more
+                    await self._settle(self.voice.landed)
+            else:
+                await self.voice.answered()
 
-    @property
-    def _agent_name(self) -> str:
-        return self.turn.partition("/")[2]
+    async def _settle(self, landed: Landed) -> None:
+        """See to an append until all that it held stands in the log."""
+        try:
+            await self._commit(await self._see_to(landed))
+        except BaseException:
+            self.voice.hush()  # before it goes on: this run may be none any more
+            raise
+        finally:
+            self.voice.settled()
 
     async def _commit(self, packets: list[AnyPacket]) -> None:
         """Add the packets, in whatever epoch they are heard to belong; raises Ended, Yielded, Gone."""
@@ -305,7 +315,7 @@ class Run:
     async def _pass_on(self, prompt: Prompt) -> None:
         """Say a prompt to other agents: once, whoever runs the turn, and never past a word that this run has not heard."""
         digest = hashlib.sha256(prompt.text.encode()).hexdigest()[:16]  # said once, whoever runs the turn; and another text is another word
-        word = msgspec.structs.replace(prompt, from_=self._agent_name, re=self.turn, ref=f"{self.turn} to {prompt.to}: {digest}")
+        word = msgspec.structs.replace(prompt, from_=self.voice.agent, re=self.turn, ref=f"{self.turn} to {prompt.to}: {digest}")
 
         async def ask() -> Receipt:
             self._check()  # before each try: the turn may have been stopped while the store was waited for
@@ -319,45 +329,62 @@ class Run:
         if receipt.status == "refused":
             raise AgentError(f"The agent asked somebody who could not be asked: {receipt.reason}")
         self._prompt = None
-        self._room.set()
+        self._passed_on.set()
 
     async def _append(self, packets: list[AnyPacket]) -> list[AnyPacket]:
         """One try; gives back what has to go again."""
+        error: Exception | None = None
         try:
             await self.feed.append([(stored(p), p.at) for p in packets])
-            self._next = packets[-1].n + packets[-1].k
-        except Unheard:
+            self.voice.count(packets)
+        except (Unheard, *StoreError) as refused:
+            error = refused
+        return await self._see_to(Landed(packets, error))
+
+    async def _see_to(self, landed: Landed) -> list[AnyPacket]:
+        """What is to be done after an append; gives back what has to go again."""
+        packets, error = landed
+        if error is None:
+            if self.feed.behind:
+                await self._patiently(self.feed.catch_up)
+            await self._patiently(lambda: self.scribe.bring(packets))
+            return []
+        if isinstance(error, Unheard):
             await self._patiently(self.feed.catch_up)
             return packets
-        except StoreError as error:
+        if isinstance(error, StoreError):
             log.warning("turn %s: no answer to an append: %s", self.turn, error)
             await self._take_back()
-            return [p for p in packets if p.n >= self._next]
-        await self._patiently(lambda: self.scribe.bring(packets))
-        return []
+            return [p for p in packets if p.n >= self.voice.next]
+        raise error
 
     async def _end(self, end: End) -> None:
         """Say the rest (unless a word ended the turn), then `end`, once, and let the turn go."""
+        await self._settle_all()
         if end.reason == "failed" and self._check(ending=True).live:
             with suppress(Ended):
-                await self._commit(self._take())
-        self._said = []
+                await self._commit(self.voice.take())
         rest: list[AnyPacket] = [end]
         while rest:
             fate = self._check(ending=True).fate
             reason = end.reason if end.reason == "failed" or fate == "open" else fate
-            rest = await self._append(numbered([(msgspec.structs.replace(end, reason=reason), 1)], self._agent_name, self.turn, self._next))
+            rest = await self._append(self.voice.numbered([(msgspec.structs.replace(end, reason=reason), 1)]))
         await self._patiently(lambda: self._release(open=False))
 
     # ---- waiting ----
 
-    async def _awake(self, patience: float | None = None) -> None:
-        try:
-            async with asyncio.timeout(patience):
-                await self._wake.wait()
-        except TimeoutError:
-            raise AgentError(f"The agent said nothing for {patience:g} s, so it was given up.") from None
+    async def _awake(self) -> None:
+        await self._wake.wait()
         self._wake.clear()
+
+    async def _awake_for_the_agent(self) -> None:
+        """Wait as long as the agent says something now and then: what it says wakes nobody here. The store's time is not the agent's."""
+        self.voice.last = time.monotonic()
+        while (left := self.patience if self.voice.busy else self.voice.last + self.patience - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    return await self._awake()
+        raise AgentError(f"The agent said nothing for {self.patience:g} s, so it was given up.")
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask the store until it answers. Only for what may be asked twice: reads, and words, which carry their ref."""

@@ -10,6 +10,7 @@ import hashlib
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from kit.instance import Instance
 from kit.log import Gone, Log, Unheard, WrongShards
 from kit.packets import START, At, Content, EntryId, Prompt, Stop, Takeover, stored
 from kit.scripts import APPEND, FORK, OPEN, RELEASE, RENEW, SAY, TAKE
-from kit.store import Store, StoreError, StoreRestarted, StoreTooOld, open_store
+from kit.store import Store, StoreError, StoreRestarted, StoreTooOld, open_store, settle
 from kit.transcript import Transcript
 from tests.conftest import RealStore
 
@@ -501,20 +502,26 @@ async def test_what_waited_for_another_append_while_the_store_restarted_is_not_a
     async with opened_on(real_store.url) as (store, transcript, log):
         await transcript.say(log, word())
         await transcript.append(log, 1, said("a"))
-        ask, over = store.commits.ask, asyncio.Event()
+        send, over = store.commits.send, asyncio.Event()
+        held: list[asyncio.Task[None]] = []
 
-        async def late(*commands: Any) -> list[Any]:
+        def late(*asked: Any) -> None:
+            held.append(asyncio.create_task(later(*asked)))
+
+        async def later(*asked: Any) -> None:
             await over.wait()
-            return await ask(*commands)
+            send(*asked)
 
-        monkeypatch.setattr(store.commits, "ask", late)
+        monkeypatch.setattr(store.commits, "send", late)
         appends = [asyncio.create_task(transcript.append(log, 1, said("b")))]
         await asyncio.sleep(0.01)
         appends += [asyncio.create_task(transcript.append(log, 1, said(text))) for text in "cd"]
         await asyncio.sleep(0.01)
         real_store.restart(keep=True)
         if noticed:
-            await raised_by(ask(("ECHO", "nobody hears this")))
+            heard: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+            send([("ECHO", "nobody hears this")], partial(settle, heard))
+            await raised_by(heard)
         while store.run_id == log.run:
             with suppress(*StoreError):
                 await store.redis.ping()

@@ -105,10 +105,14 @@ def gate(store: Store, *open: asyncio.Event) -> None:
 
         return get_connection
 
+    def passing(ready: Callable[[], bool]) -> Callable[[], bool]:
+        return lambda: all(event.is_set() for event in open) and ready()
+
     for server in store.servers:
         for pool in (server.redis.connection_pool, server.ears.connection_pool):
             pool.get_connection = gated(pool.get_connection)
         server.commits.connection = gated(server.commits.connection)  # type: ignore[method-assign]  # of this one store
+        server.commits.ready = passing(server.commits.ready)  # type: ignore[method-assign]  # the same
 
 
 @asynccontextmanager

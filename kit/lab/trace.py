@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -109,14 +109,14 @@ class Trace:
         for server in store.servers:
             self._tell_commands(server.redis)
             server.redis.pipeline = self._piped(server.redis.pipeline)
-            server.commits.ask = self._asked(server.commits.ask)  # type: ignore[method-assign]  # of this one store
+            server.commits.send = self._sent(server.commits.send)  # type: ignore[method-assign]  # of this one store
         return store
 
-    def _asked(self, ask: Callable[..., Awaitable[list[Any]]]) -> Callable[..., Coroutine[Any, Any, list[Any]]]:
-        async def told(*commands: Sequence[Any]) -> list[Any]:
+    def _sent(self, send: Callable[..., None]) -> Callable[..., None]:
+        def told(commands: Sequence[Sequence[Any]], then: Callable[[Any], None]) -> None:
             for command in commands:
                 self._tell(command)
-            return await ask(*commands)
+            send(commands, then)
 
         return told
 

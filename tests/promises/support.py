@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from functools import partial
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Literal, TypeVar
 
 from redis.exceptions import ConnectionError as StoreConnectionError
-from redis.exceptions import ResponseError
 
 from kit.client import Backoff, connect
 from kit.ending import end
@@ -47,7 +45,7 @@ from kit.packets import (
     decode_entry,
 )
 from kit.service import Service
-from kit.store import Store, open_store
+from kit.store import Store, Told, open_store
 from kit.transcript import Transcript
 
 LEASE = 0.3
@@ -102,35 +100,35 @@ class Losses:
         self.rng, self.share = rng, share
         self.count = {"before": 0, "after": 0, "late": 0}
         self._late: set[asyncio.Task[Any]] = set()
-        self._ask = store.commits.ask
-        store.commits.ask = self._lossy  # type: ignore[method-assign]
+        self._send = store.commits.send
+        store.commits.send = self._lossy  # type: ignore[method-assign]
         self._close = store.close
         store.close = self._closing  # type: ignore[method-assign]
 
-    async def _lossy(self, *commands: Sequence[Any]) -> list[Any]:
-        answers: list[Any] = await self._carry_out(partial(self._ask, *commands))
-        return answers
-
-    async def _carry_out(self, execute: Callable[[], Awaitable[Any]]) -> Any:
+    def _lossy(self, commands: Sequence[Sequence[Any]], told: Told) -> None:
         if self.rng.random() >= self.share:
-            return await execute()
+            self._send(commands, told)
+            return
         fate = self.rng.choice(list(self.count))
         self.count[fate] += 1
+        lost = StoreConnectionError(f"the test lost a reply ({fate})")
         if fate == "after":
-            await execute()
-        elif fate == "late":
-            self._late.add(asyncio.create_task(self._send_late(execute)))
-        raise StoreConnectionError(f"the test lost a reply ({fate})")
+            self._send(commands, lambda _: told(lost))
+            return
+        if fate == "late":
+            self._late.add(asyncio.create_task(self._send_late(commands)))
+        asyncio.get_running_loop().call_soon(told, lost)
 
     async def _closing(self) -> None:
         """What would come later than the end of its line never comes: it would open a connection that nobody closes."""
         await end(self._late)
         await self._close()
 
-    async def _send_late(self, execute: Callable[[], Awaitable[Any]]) -> None:
+    async def _send_late(self, commands: Sequence[Sequence[Any]]) -> None:
         await asyncio.sleep(self.rng.uniform(0, 0.01))
-        with suppress(StoreConnectionError, ResponseError):  # its line went with the instance, or a later word refuses it
-            await execute()
+        answered = asyncio.Event()
+        self._send(commands, lambda _: answered.set())  # whatever it is: its line went with the instance, or a later word refuses it
+        await answered.wait()
 
     async def settled(self) -> None:
         """All that was to come late has come."""

@@ -497,6 +497,39 @@ async def test_lost_replies_in_a_duel_of_two_instances(store: str, seed: int) ->
         assert said(log, turn) == count(150)
 
 
+async def test_what_was_said_behind_a_lost_append_goes_with_its_run(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another took the turn over meanwhile and said as much: it would stand in the log a second time."""
+    on, more = asyncio.Event(), asyncio.Event()
+    calls: list[History] = []
+
+    async def agent(history: History) -> AsyncIterator[AnyPacket]:
+        calls.append(history)
+        first = len(calls) == 1
+        for i in range(history.pieces + 1, 13):
+            if i == (6 if first else 9):
+                await (on if first else more).wait()
+            yield Content(f"{i} ")
+            if first and i == 9:
+                await asyncio.Event().wait()
+
+    async with nodes(store, agent, 2) as (one, other), watch(other.server, "s", "bob") as bob:
+        turn = turn_of(await one.server.instance.say("s", Prompt(text="go", ref="1" * 16), "ann"))
+        await bob.pieces(turn, 5)
+        lost: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        with monkeypatch.context() as patch:
+            patch.setattr(one.store.commits, "send", lambda _, told: lost.set_result(told))
+            on.set()
+            told = await lost
+            one.freeze()
+            await bob.pieces(turn, 8)
+        one.thaw()
+        told(StoreConnectionError("the test lost a reply"))
+        await bob.until(lambda w: sum(isinstance(e, Takeover) for e in w.log) == 2)
+        more.set()
+        assert (await bob.ended(turn)).reason == "done"
+        assert said(await read_log(store, "s"), turn) == count(12)
+
+
 async def test_a_word_whose_reply_is_lost_is_said_once(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The script ran, its answer did not come: the connection closes, the client says the word again, and hears that it was applied."""
     lost: list[EntryId] = []
@@ -564,15 +597,21 @@ async def test_a_tool_is_run_when_its_action_stands_in_the_log(store: str, monke
         agent = openai_agent(base_url=provider.url, model="kit-scripted", dialect="chat", tools=[pay])
         async with nodes(store, agent, 1) as (one,), watch(one.server, "s") as ann:
             transcript, wanted, let = one.server.instance.transcript, asyncio.Event(), asyncio.Event()
-            append = transcript.append
+            send = transcript.send
 
-            async def slowly(log: Any, heard: int, bodies: Any) -> Any:
-                if any(b'"type":"action"' in body for body, _ in bodies) and not let.is_set():
+            def slowly(*asked: Any) -> None:
+                if any(b'"type":"action"' in body for body, _ in asked[2]) and not let.is_set():
                     wanted.set()
-                    await let.wait()
-                return await append(log, heard, bodies)
+                    held.append(asyncio.create_task(later(*asked)))
+                else:
+                    send(*asked)
 
-            monkeypatch.setattr(transcript, "append", slowly)
+            async def later(*asked: Any) -> None:
+                await let.wait()
+                send(*asked)
+
+            held: list[asyncio.Task[None]] = []
+            monkeypatch.setattr(transcript, "send", slowly)
             turn = turn_of(await ann.session.prompt('pay "100"'))
             await wanted.wait()
             stopped = await ann.session.stop(turn)
