@@ -470,8 +470,9 @@ async def test_progress_is_no_failure(server: Server, mode: str) -> None:
     assert turn.story()[-1] == ("Content", " ".join(map(str, range(1, 31))))
 
 
-async def test_progress_does_not_last_for_ever(server: Server, mode: str) -> None:
+async def test_progress_does_not_last_for_ever(server: Server, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that never ends an answer is not asked, and paid, without end."""
+    monkeypatch.setattr("kit.agents.answer.LONGEST", 0.01)
     server.fail_next(*[Cut(24, clean=True)] * 60)
     turn = FakeTurn().prompt("count to 1000")
     with pytest.raises(AgentError, match=r"^The model's server ended its stream in the middle of an answer.$"):
