@@ -6,6 +6,7 @@ Nobody waits in between: an append leaves in the step in which it is asked for, 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
@@ -16,8 +17,9 @@ from kit.packets import At, EntryId
 from kit.scripts import APPEND, APPEND_SHA
 from kit.store import Refusal, Store, is_refused_id, is_unknown_script
 
+log = logging.getLogger("kit.commits")
 Told = Callable[[list[EntryId] | Exception], None]
-"""Told what became of a commit: the id of each of its packets, or Unheard, Gone, the store's own error. Must not raise."""
+"""Told what became of a commit: the id of each of its packets, or Unheard, Gone, the store's own error."""
 _Answer = list[bytes] | Exception
 """To a commit: the id of each of its entries, or what stands against it."""
 FEW = 8
@@ -88,7 +90,10 @@ class Commits:
 
     def _tell(self, batch: Sequence[_Commit], answers: Sequence[_Answer]) -> None:
         for commit, answer in zip(batch, answers, strict=True):
-            commit.told(_meant(commit, answer))
+            try:
+                commit.told(_meant(commit, answer))
+            except Exception:  # the others go on
+                log.exception("session %s: who appended could not be told of it", commit.log.session)
         self._busy = False
         if self._waiting:
             self._send()

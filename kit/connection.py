@@ -13,7 +13,6 @@ import random
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
 from http import HTTPStatus
 from itertools import accumulate
 from typing import Literal, Protocol
@@ -76,6 +75,8 @@ class Budget:
     20,000 at once, 2,000 more each second.
     """
 
+    __slots__ = ("clock", "left", "refill", "size", "then")
+
     def __init__(self, size: float = 20_000, refill: float = 2_000, clock: Callable[[], float] = time.monotonic) -> None:
         self.size, self.refill, self.clock = size, refill, clock
         self.left, self.then = size, clock()
@@ -113,7 +114,8 @@ class Connection:
         self._budget = budget or Budget()
         self._patches = Budget(size=30, refill=10)
         self._behind = asyncio.Event()
-        self._renewed = asyncio.Event()
+        self._due: asyncio.Handle
+        self._closing: list[asyncio.Task[None]] = []
 
     @property
     def name(self) -> str:
@@ -142,13 +144,15 @@ class Connection:
     async def _talk(self) -> None:
         await self._hello()
         async with asyncio.TaskGroup() as tasks:
-            others = [tasks.create_task(work()) for work in (self._pump, self._expire)]
+            pump = tasks.create_task(self._pump())
             self._beat_later()
+            self._due = asyncio.get_running_loop().call_soon(self._close_when_due)
             try:
                 await self._listen()
             finally:
                 self._next_beat.cancel()
-                await end(others)
+                self._due.cancel()
+                await end([pump, *self._closing])
 
     # ---- down ----
 
@@ -257,20 +261,17 @@ class Connection:
         self.socket.send_now([_BEAT])  # also to a slow reader: before these bytes count, it has missed a ping
         self._beat_later()
 
-    async def _expire(self) -> None:
-        """Close when the connection's time is up, or the credentials run out and are not renewed.
+    def _close_when_due(self) -> None:
+        """Close when the connection's time is up, or the credentials run out and are not renewed. A timer, too, until then.
 
         By a close, not by a cancellation from outside: a library of the store that swallows one would keep the connection for ever.
         """
-        while (left := min(good := self.identity.expires - self.door.clock(), self._over - time.monotonic())) > 0:
-            self._renewed.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(left, 3600.0)):
-                    await self._renewed.wait()
-        if good > 0:
-            await self.socket.close(CloseCode.RESTART, "0")
-        else:
-            await self.socket.close(CloseCode.EXPIRED, "the credentials have expired: come back with new ones")
+        good = self.identity.expires - self.door.clock()
+        if (left := min(good, self._over - time.monotonic())) > 0:
+            self._due = asyncio.get_running_loop().call_later(min(left, 3600.0), self._close_when_due)
+        elif not self._closing:
+            why = (CloseCode.RESTART, "0") if good > 0 else (CloseCode.EXPIRED, "the credentials have expired: come back with new ones")
+            self._closing.append(asyncio.create_task(self.socket.close(*why)))
 
     # ---- up ----
 
@@ -316,7 +317,8 @@ class Connection:
             await self.socket.send(encode(Error(code="bad_token", text=str(refused), at="token")))
         else:
             self.identity = fresh
-            self._renewed.set()
+            self._due.cancel()
+            self._close_when_due()
 
 
 def _begin(entries: list[Stored]) -> list[Stored]:

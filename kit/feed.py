@@ -71,7 +71,7 @@ class Feed:
     def alone(self) -> bool:
         """Whether all that speak are run here: then only words are said elsewhere, and of those the store tells."""
         here = {(run.turn, run.taken) for run in self.turns}
-        if not here or self._projection is None or self.cursor < self._ahead:
+        if not here or self._projection is None or self.own_unheard:
             return False
         return here.issuperset((turn.id, turn.taken) for turn in self._projection.turns.values())
 
@@ -184,9 +184,14 @@ class Feed:
             self.accept(entries, own=True)
 
     @property
+    def own_unheard(self) -> bool:
+        """Whether own entries stand in the log behind something of others that has not been heard here."""
+        return self.cursor < self._ahead
+
+    @property
     def behind(self) -> bool:
-        """Whether own entries stand in the log behind something that nobody will bring."""
-        return self.cursor < self._ahead and not self.followed
+        """Whether that is so, and nobody will bring it."""
+        return self.own_unheard and not self.followed
 
     async def history(self, turn: str) -> tuple[History, EntryId]:
         """The log as the agent of a turn gets it, and the id up to which it was read."""

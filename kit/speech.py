@@ -13,6 +13,7 @@ from kit.packets import (
     Action,
     AnyPacket,
     Ask,
+    At,
     Content,
     End,
     Packet,
@@ -20,6 +21,7 @@ from kit.packets import (
     Thought,
     Write,
     decode_entry,
+    encode,
     frame_of,
     split,
     stored,
@@ -40,12 +42,14 @@ class NoPacket(Exception):
 
 def pieces(said: object, known: Projection, turn: str) -> Sequence[AnyPacket]:
     """What the agent said as pieces that fit into the log; raises NoPacket."""
-    if type(said) in (Content, Thought) and _is_short_text(said.text):  # type: ignore[attr-defined]  # narrowed by type() for speed
+    if type(said) in (Content, Thought) and said.at is None and _is_short_text(said.text):  # type: ignore[attr-defined]  # by type(), for speed
         return (said,)  # type: ignore[return-value]  # the same
     if not isinstance(said, Packet) or isinstance(said, End):
         raise NoPacket(f"agents say Thought, Content, Action, ToolResult, Ask, Document or Write, not {said!r:.80}")
     try:
         decode_entry(frame_of("1-1", stored(said)))  # type: ignore[arg-type]  # any Packet is one of the union
+        if said.at is not None:
+            msgspec.json.decode(encode(said.at), type=At)
         cut = tuple(split(said))  # type: ignore[arg-type]  # the same
     except (msgspec.MsgspecError, ValueError, TypeError, UnicodeError) as error:
         raise NoPacket(f"the agent's `{type(said).__name__.lower()}` is not valid: {error}") from None

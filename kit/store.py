@@ -29,7 +29,7 @@ from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from kit.ending import finish
+from kit.ending import end, finish
 
 T = TypeVar("T")
 Told = Callable[[list[Any] | Exception], None]
@@ -92,9 +92,10 @@ class _Pool(BlockingConnectionPool):
 
 
 class _Asked(NamedTuple):
-    """Commands that are sent together, whether they have been written, and who is told."""
+    """Commands that are sent together, the server that they were made for, whether they have been written, and who is told."""
 
     commands: Sequence[Sequence[Any]]
+    run_id: str
     written: bool
     told: Told
 
@@ -102,16 +103,18 @@ class _Asked(NamedTuple):
 class Held:
     """One connection of a line, held from one command to the next: for each, the pool's care for it takes as long as the command.
 
-    What is asked while nothing else is goes out in the same step of the loop, and who asked is told where its answer is read.
-    After a second of silence the connection is the pool's again, which sees whether it still stands.
+    What is asked while nothing else is, of a connection that is in use, goes out in the same step of the loop; and who asked is told where
+    the answer is read. After a second of silence the connection is the pool's again, which sees whether it still stands.
     """
 
-    def __init__(self, line: Redis) -> None:
+    def __init__(self, store: Store, line: Redis) -> None:
+        self._store = store
         self._pool: Any = line.connection_pool
         self._connection: Any = None
         self._used = 0.0
         self._asked: deque[_Asked] = deque()
         self._answering: asyncio.Task[None] | None = None
+        self._failed: Exception | None = None
         self._over = False
 
     async def ask(self, *commands: Sequence[Any]) -> list[Any]:
@@ -126,10 +129,12 @@ class Held:
         """The same, without waiting: `told` is called with the answers, or with what `ask` raises, and must not raise."""
         at_once = not self._asked and self.ready()
         if at_once:
-            # As redis-py's own coroutine does, which then waits until its buffer has room: it is empty, as no answer is owed. What becomes
-            # of the connection is met where the answer is read.
-            self._connection._writer.writelines(self._connection.pack_commands(commands))
-        self._asked.append(_Asked(commands, at_once, told))
+            try:
+                # As redis-py's own coroutine does, which then waits until its buffer has room: it is empty, as no answer is owed.
+                self._connection._writer.writelines(self._connection.pack_commands(commands))
+            except Exception as error:  # noqa: BLE001  # a connection that is gone: met again where the answer is read
+                self._failed = error
+        self._asked.append(_Asked(commands, self._store.run_id, at_once, told))
         if self._answering is None:
             self._answering = asyncio.create_task(self._answer())
 
@@ -148,30 +153,38 @@ class Held:
             self._connection = await self._pool.get_connection()
         return self._connection
 
-    def end(self) -> None:
-        """What is asked from now on is not sent: it would open a connection that nobody closes."""
+    async def end(self) -> None:
+        """What has not been sent yet is not sent any more: it would open a connection that nobody closes."""
         self._over = True
+        if self._answering:
+            await end([self._answering])
 
     async def _answer(self) -> None:
         """Read the answers as long as something is asked, in its order."""
         try:
             while self._asked:
-                commands, written, told = self._asked[0]
                 try:
-                    answers: list[Any] | Exception = await self._answers(commands, written)
-                except Exception as error:  # noqa: BLE001  # whoever asked is told of it
+                    answers: list[Any] | Exception = await self._answers(self._asked[0])
+                except StoreError as error:
                     answers = error
-                self._asked.popleft()
-                told(answers)
+                except Exception as error:  # noqa: BLE001  # whatever a library meets, whoever asked is told that nobody knows
+                    answers = RedisConnectionError(f"the connection failed: {error!r}")
+                self._asked.popleft().told(answers)
         finally:
             self._answering = None
 
-    async def _answers(self, commands: Sequence[Sequence[Any]], written: bool) -> list[Any]:
+    async def _answers(self, asked: _Asked) -> list[Any]:
         async with asyncio.timeout(ANSWER):
-            connection = self._connection if written else await self.connection()
-            if not written:
-                await connection.send_packed_command(connection.pack_commands(commands))  # which connects again where that is needed
-            answers = [await _response(connection) for _ in commands]
+            connection = self._connection if asked.written else await self.connection()
+            if failed := self._failed:
+                self._failed = None
+                await connection.disconnect(nowait=True)
+                raise failed
+            if not asked.written:
+                if asked.run_id not in ("", self._store.run_id):
+                    raise self._store.restarted()
+                await connection.send_packed_command(connection.pack_commands(asked.commands))
+            answers = [await _response(connection) for _ in asked.commands]
             self._used = time.monotonic()
             return answers
 
@@ -204,7 +217,7 @@ class Store:
         self.redis: Any = self._line(16, ANSWER)
         self.ears: Any = self._line(1000)  # opened as they are needed, one for each shard of each instance: whoever waited for one is deaf
         line = self._line(1)
-        self.commits = Held(line)
+        self.commits = Held(self, line)
         self._lines = (self.redis, self.ears, line)
 
     @property
@@ -263,7 +276,7 @@ class Store:
         return StoreRestarted(f"the store at {without_password(self.url)} was restarted")
 
     async def close(self) -> None:
-        self.commits.end()
+        await self.commits.end()
         for line in self._lines:
             await line.aclose()
             await line.connection_pool.disconnect()

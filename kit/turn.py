@@ -210,6 +210,7 @@ class Run:
         self._check()
         history, head = await self._patiently(lambda: self.feed.history(self.turn))
         history = replace(await self._patiently(partial(self.scribe.read, history)), look=self._look)
+        self.voice.last = time.monotonic()
         speaker = asyncio.create_task(self._iterate(history), name=f"agent {self.turn}")
         speaker.add_done_callback(lambda _: self._wake.set())
         try:
@@ -222,6 +223,8 @@ class Run:
         if speaker.cancelled():
             raise AgentError("The agent was cancelled, though nobody stopped it.")
         speaker.result()
+        if self.feed.own_unheard:  # a question of this turn may be among it
+            await self._patiently(self.feed.catch_up)
         while (turn := self._check()).fed <= head and self._known.waits(turn):
             if await self._patiently(partial(self._release, open=False, heard=self.feed.epoch)):
                 return None
@@ -329,6 +332,7 @@ class Run:
         if receipt.status == "refused":
             raise AgentError(f"The agent asked somebody who could not be asked: {receipt.reason}")
         self._prompt = None
+        self.voice.last = time.monotonic()
         self._passed_on.set()
 
     async def _append(self, packets: list[AnyPacket]) -> list[AnyPacket]:
@@ -378,8 +382,7 @@ class Run:
         self._wake.clear()
 
     async def _awake_for_the_agent(self) -> None:
-        """Wait as long as the agent says something now and then: what it says wakes nobody here. The store's time is not the agent's."""
-        self.voice.last = time.monotonic()
+        """Wait as long as the agent says something now and then: its text wakes nobody here. The store's time is not the agent's."""
         while (left := self.patience if self.voice.busy else self.voice.last + self.patience - time.monotonic()) > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(left):

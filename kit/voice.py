@@ -1,8 +1,8 @@
 """Voice: what the agent of one turn says, on its way into the log: joined, numbered, one append at a time (group commit).
 
 What is said while an append is under way goes in the next: no delay, no timer. The agent's own task begins an append, and the next one
-begins where the store's answer is read. The turn's task is woken only for what has to wait: a refusal, a lost reply, a document to be
-written.
+begins where the store's answer is read. The turn's task is woken for what has to wait: a refusal, a lost reply, entries of others that
+are to be read first, a document to be written.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BACKLOG = 1024
 
 
 class Landed(NamedTuple):
-    """An append that the turn has to see to: what it held, and what stands against it, if anything does."""
+    """An append that was answered and that the turn has to see to: what it held, and what stands against it, if anything does."""
 
     packets: list[AnyPacket]
     error: Exception | None
@@ -39,7 +39,7 @@ class Voice:
         self.last = 0.0
         self.landed: Landed | None = None
         self.stands = asyncio.Event()
-        """Set while all that was said is in the log."""
+        """Set while all that was said is in the log, and more may be."""
         self.stands.set()
         self._feed, self._turn, self._join, self._free, self._wake = feed, turn, join, free, wake
         self._waiting: list[AnyPacket] = []
@@ -76,7 +76,10 @@ class Voice:
             self._wake()
         else:
             self._under_way = self.take()
-            self._feed.send([(stored(packet), packet.at) for packet in self._under_way], self._told)
+            try:
+                self._feed.send([(stored(packet), packet.at) for packet in self._under_way], self._told)
+            except Exception as error:  # noqa: BLE001  # nothing was sent; the turn's task raises it
+                self._told(error)
 
     def _told(self, error: Exception | None) -> None:
         if error is None:
@@ -97,7 +100,7 @@ class Voice:
         self._under_way, self.landed = [], None
         self.last = time.monotonic()
         self._go_on()
-        if not self._under_way and not self._waiting:
+        if not self._under_way and not self._waiting and not self._hushed:
             self.stands.set()
 
     async def answered(self) -> None:

@@ -156,6 +156,29 @@ async def test_commands_that_are_asked_together_are_answered_in_order(store: str
         assert await asyncio.gather(*(opened.commits.ask(("ECHO", str(i))) for i in range(5))) == [[b"%d" % i] for i in range(5)]
 
 
+async def test_a_line_that_is_lost_in_the_middle_of_talk_is_lost_once(transcript: Transcript, log: Log) -> None:
+    """Nobody knows what became of that append; the next one goes over a new connection."""
+    await transcript.append(log, 1, said("a"))
+    (id,) = await transcript.store.commits.ask(("CLIENT", "ID"))
+    assert await transcript.store.redis.execute_command("CLIENT", "KILL", "ID", id) == 1
+    with pytest.raises(StoreError):
+        await transcript.append(log, 1, said("b"))
+    await transcript.append(log, 1, said("c"))
+    assert (await transcript.read(log, START))[-1].body == said("c")[0][0]
+
+
+async def test_who_cannot_be_told_keeps_nobody_from_the_store(transcript: Transcript, log: Log, caplog: pytest.LogCaptureFixture) -> None:
+    """An answer that is a fault to who gets it is logged, and the others have theirs."""
+
+    def fail(_: object) -> None:
+        raise RuntimeError("the test fails here")
+
+    transcript.send(log, 1, said("a"), fail)
+    together = [asyncio.create_task(transcript.append(log, 1, said(text))) for text in "bc"]
+    assert [entry.id.n for (entry,) in await asyncio.gather(*together)] == [2, 3]
+    assert "who appended could not be told" in caplog.text
+
+
 async def test_a_connection_that_the_server_closed_in_a_pause_is_not_noticed(
     real_store: RealStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

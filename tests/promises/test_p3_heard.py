@@ -27,9 +27,10 @@ class Hearing:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.words: defaultdict[Feed, set[int]] = defaultdict(set)
-        self.refused = 0
+        self.appends = self.refused = 0
         self.violations: list[str] = []
-        take, append = Feed._take, Feed.append
+        self.heard: frozenset[int]
+        take, append, begin, send = Feed._take, Feed.append, Feed.send, Transcript.send
 
         def listening(feed: Feed, entry: Stored) -> None:
             if entry.id.is_word:
@@ -37,25 +38,29 @@ class Hearing:
             take(feed, entry)
 
         async def noting(feed: Feed, bodies: Sequence[Any]) -> None:
-            self.sent[asyncio.current_task()] = feed, frozenset(self.words[feed])
-            try:
-                await append(feed, bodies)
-            except Unheard:
-                self.refused += 1
-                raise
+            self.heard = frozenset(self.words[feed])
+            await append(feed, bodies)
 
-        send = Transcript.append
-        self.sent: dict[Any, tuple[Feed, frozenset[int]]] = {}
+        def noting_at_once(feed: Feed, bodies: Sequence[Any], told: Any) -> None:
+            self.heard = frozenset(self.words[feed])
+            begin(feed, bodies, told)
 
-        async def sending(transcript: Transcript, log: Log, heard: int, bodies: Sequence[Any]) -> list[Stored]:
-            _, had_heard = self.sent[asyncio.current_task()]
-            stored = await send(transcript, log, heard, bodies)
-            self.violations += [str(entry.id) for entry in stored if entry.id.epoch not in had_heard]
-            return stored
+        def sending(transcript: Transcript, log: Log, heard: int, bodies: Sequence[Any], told: Any) -> None:
+            had_heard = self.heard  # noted in this same step
+
+            def judging(answer: list[EntryId] | Exception) -> None:
+                self.refused += isinstance(answer, Unheard)
+                if not isinstance(answer, Exception):
+                    self.appends += 1
+                    self.violations += [str(id) for id in answer if id.epoch not in had_heard]
+                told(answer)
+
+            send(transcript, log, heard, bodies, judging)
 
         patch.setattr(Feed, "_take", listening)
         patch.setattr(Feed, "append", noting)
-        patch.setattr(Transcript, "append", sending)
+        patch.setattr(Feed, "send", noting_at_once)
+        patch.setattr(Transcript, "send", sending)
 
 
 async def shout(person: Watcher, rng: random.Random, name: str) -> list[Receipt]:
@@ -91,6 +96,7 @@ async def test_p3_three_agents_never_speak_past_two_shouting_users(store: str, s
         log = await quiet(store, [left, right])
         judge = Judge(log)
         assert not judge.open
+        assert hearing.appends > 20
         assert not hearing.violations
         assert hearing.refused > 0
         for receipts, name in zip(said, ("ann", "bob"), strict=True):

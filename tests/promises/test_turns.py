@@ -25,6 +25,7 @@ from kit.packets import (
     Answer,
     AnyPacket,
     Ask,
+    At,
     Content,
     End,
     EntryId,
@@ -495,6 +496,69 @@ async def test_lost_replies_in_a_duel_of_two_instances(store: str, seed: int) ->
         log = await read_log(store, f"s{seed}")
         Judge(log)
         assert said(log, turn) == count(150)
+
+
+async def test_a_cursor_that_cannot_be_stored_ends_its_turn_and_nothing_else(store: str) -> None:
+    """A provider's name for its response is what that provider gave."""
+
+    async def agent(history: History) -> AsyncIterator[AnyPacket]:
+        yield Content("a ", at=At(response="\ud800", sequence=1) if history.prompt.text == "bad" else None)
+
+    async with nodes(store, agent, 1) as (one,), watch(one.server, "s") as ann:
+        assert (await ann.ended(turn_of(await ann.session.prompt("bad")))).reason == "failed"
+        assert (await ann.ended(turn_of(await ann.session.prompt("good")))).reason == "done"
+        assert said(await read_log(store, "s")) == "a "
+
+
+async def test_a_question_behind_what_was_not_heard_keeps_its_turn_open(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another instance's turn said just before is still on its way: the agent has returned, and its question stands in the log."""
+    on = asyncio.Event()
+
+    async def agent(history: History) -> AsyncIterator[AnyPacket]:
+        if answer := history.answer("c1"):
+            yield Content(answer.text)
+        else:
+            await on.wait()
+            yield Ask(call="c1", text="Which?")
+
+    async def deaf(*_: Any, **__: Any) -> dict[str, Any]:
+        await asyncio.sleep(0.01)
+        return {}
+
+    async with nodes(store, agent, 1) as (one,):
+        transcript = one.server.instance.transcript
+        monkeypatch.setattr(transcript, "follow", deaf)
+        log = (await transcript.open("s")).log
+        await transcript.say(log, Prompt(text="hi", to="ghost", from_="bob", ref="1" * 16), agents=["ghost"])
+        async with watch(one.server, "s") as ann:
+            turn = turn_of(await ann.session.prompt("go"))
+            while not one.server.instance.ears.feeds["s"].followed:  # noqa: ASYNC110  # by the shared read, which will bring nothing
+                await asyncio.sleep(0.01)
+            await transcript.append(log, 2, [(stored(Content("boo", from_="ghost", turn="1-0/ghost", n=1)), None)])
+            on.set()
+            await idle(one)
+            assert (await ann.session.answer("c1", "this")).status == "applied"
+            assert (await ann.ended(turn)).reason == "done"
+            assert said(await read_log(store, "s"), turn) == "this"
+
+
+async def test_what_others_say_does_not_keep_a_silent_agent(store: str) -> None:
+    """Patience is with the agent: a lively room would else wait for ever for one that hangs."""
+
+    async def silent_agent(history: History) -> AsyncIterator[AnyPacket]:
+        await asyncio.Event().wait()
+        yield Content("never")
+
+    async with nodes(store, silent_agent, 1, patience=0.5) as (one,), watch(one.server, "s") as ann:
+        turn = turn_of(await ann.session.prompt("go"))
+        ended = asyncio.create_task(ann.ended(turn))
+        for _ in range(100):
+            if ended.done():
+                break
+            await ann.session.prompt("are you there?", to="agent")
+            await asyncio.wait({ended}, timeout=0.1)
+        assert ended.done()
+        assert (await ended).reason == "failed"
 
 
 async def test_what_was_said_behind_a_lost_append_goes_with_its_run(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
