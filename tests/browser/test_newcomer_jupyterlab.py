@@ -136,6 +136,7 @@ async def test_cells_in_the_wrong_order(notebook: LabPage) -> None:
     """Python says which name is missing; from the top, everything works."""
     await notebook.begin("here.session('demo')")
     await raised(notebook.page, "NameError: name 'here' is not defined")
+    await notebook.ready()  # before that, the kernel drops what is sent to it behind an error
     await notebook.run_all()
     await notebook.connected()
 
