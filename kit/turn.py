@@ -240,7 +240,8 @@ class Run:
                 new = pieces(said, self._known, self.turn)
                 if isinstance(said, WRITTEN):
                     await self._patiently(partial(self.scribe.check, said))
-                await self.voice.say(new)
+                if not self.voice.say(new):
+                    await self.voice.room()
 
     async def _hold(self, prompt: Prompt) -> None:
         """Wait until a prompt to another agent has been said, after all that was said before it."""

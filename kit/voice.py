@@ -58,12 +58,17 @@ class Voice:
         """Whether an append is under way, or has landed and is to be seen to."""
         return bool(self._under_way)
 
-    async def say(self, pieces: Sequence[AnyPacket]) -> None:
-        """Have pieces of text and other packets appended; waits while the store is far behind."""
-        self.last = time.monotonic()
-        self.stands.clear()
+    def say(self, pieces: Sequence[AnyPacket]) -> bool:
+        """Have pieces of text and other packets appended; gives whether there is room for more."""
         self._waiting += pieces
-        self._go_on()
+        if not self._under_way:
+            self.last = time.monotonic()
+            self.stands.clear()
+            self._go_on()
+        return len(self._waiting) < BACKLOG
+
+    async def room(self) -> None:
+        """Wait while the store is far behind."""
         while len(self._waiting) >= BACKLOG:
             self._room.clear()
             await self._room.wait()
