@@ -299,7 +299,10 @@ class Session:
             raise
         finally:
             calm.cancel()
-            await socket.close()
+            try:
+                await socket.close()
+            finally:
+                socket.transport.abort()  # a library that has stopped reading never hears the answer to its close
 
     async def _hear(self, socket: ClientConnection, frame: Any) -> None:
         match frame:

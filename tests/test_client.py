@@ -753,3 +753,24 @@ async def test_a_session_lives_through_cuts(store: str) -> None:
                     case Prompt():
                         assert not said
             assert said == [str(n) for n in range(200)]
+
+
+async def test_the_end_of_the_block_leaves_no_socket_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor where the library has stopped reading: then it never hears that its close was answered."""
+    monkeypatch.setattr(kit.client, "AHEAD", 5)
+    poured: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def pours(line: Line) -> None:
+        await line.hello()
+        for n in range(1, 200):
+            await line.entry(f"1-{n}")
+        poured.set_result(None)
+        await line.until_closed()
+
+    async with scripted_server(pours) as script:
+        async with to(script) as session:
+            await poured
+            assert await take(session, 1) == ["1-1"]
+            socket = session._socket
+        assert socket is not None
+        assert socket.transport.is_closing()
