@@ -164,12 +164,12 @@ class Feed:
         """
         log = self.log
 
-        def answered(ids: list[EntryId] | Exception) -> None:
-            if isinstance(ids, Exception):
-                told(ids)
+        def answered(entries: list[Stored] | Exception) -> None:
+            if isinstance(entries, Exception):
+                told(entries)
                 return
             try:
-                self._stands(log, [Stored(id, body) for id, (body, _) in zip(ids, bodies, strict=True)])
+                self._stands(log, entries)
             except Exception as error:  # noqa: BLE001  # whoever asked is told, and nobody else
                 told(error)
             else:

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from kit.commits import Commits, Told, load
+from kit.commits import Commits, load
 from kit.log import Gone, Log, Opened, Spoken, Stored, Unheard, WrongShards, unpacked
 from kit.packets import START, AnyWord, At, EntryId, stored
 from kit.scripts import FORK, OPEN, RELEASE, RENEW, SAY, TAKE
@@ -154,13 +154,14 @@ class Transcript:
 
     async def append(self, log: Log, heard: int, bodies: Sequence[tuple[bytes, At | None]]) -> list[Stored]:
         """Add what an agent says in the epoch it has heard, all or nothing; raises Unheard, Gone, or the store's own error."""
-        answered: asyncio.Future[list[EntryId]] = asyncio.get_running_loop().create_future()
+        answered: asyncio.Future[list[Stored]] = asyncio.get_running_loop().create_future()
         self.send(log, heard, bodies, partial(settle, answered))
-        ids = await answered
-        return [Stored(id, body) for id, (body, _) in zip(ids, bodies, strict=True)]
+        return await answered
 
-    def send(self, log: Log, heard: int, bodies: Sequence[tuple[bytes, At | None]], told: Told) -> None:
-        """The same, without waiting: `told` is called with the ids, or with what `append` raises."""
+    def send(
+        self, log: Log, heard: int, bodies: Sequence[tuple[bytes, At | None]], told: Callable[[list[Stored] | Exception], None]
+    ) -> None:
+        """The same, without waiting: `told` is called with what `append` gives or raises."""
         try:
             server = self.store.of(log.stream)
         except StoreError as error:
@@ -168,7 +169,7 @@ class Transcript:
             return
         if server not in self._commits:
             self._commits[server] = Commits(server)
-        self._commits[server].add(log, heard, bodies, told)
+        self._commits[server].add(log, heard, bodies, partial(_told_entries, told, bodies))
 
     # ---- reading ----
 
@@ -299,6 +300,12 @@ class Transcript:
     @property
     def _lease(self) -> int:
         return int(self.lease * 1000)
+
+
+def _told_entries(
+    told: Callable[[list[Stored] | Exception], None], bodies: Sequence[tuple[bytes, At | None]], ids: list[EntryId] | Exception
+) -> None:
+    told(ids if isinstance(ids, Exception) else [Stored(id, body) for id, (body, _) in zip(ids, bodies, strict=True)])
 
 
 def _known(known: bytes, digest: str) -> Spoken:

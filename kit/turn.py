@@ -214,7 +214,7 @@ class Run:
         speaker = asyncio.create_task(self._iterate(history), name=f"agent {self.turn}")
         speaker.add_done_callback(lambda _: self._wake.set())
         try:
-            await self._commit_while(speaker)
+            await self._attend(speaker)
         except BaseException as error:
             self.voice.hush()
             # An agent without patience left has failed: nobody goes on, so what runs at the provider ends as in a stop.
@@ -254,7 +254,7 @@ class Run:
         await self.voice.stands.wait()
         return await self._patiently(partial(self.scribe.read, history))
 
-    async def _commit_while(self, speaker: asyncio.Task[None]) -> None:
+    async def _attend(self, speaker: asyncio.Task[None]) -> None:
         """See to what the agent's voice can't do by itself, until the agent is done and all that it said stands in the log."""
         while True:
             self._check()

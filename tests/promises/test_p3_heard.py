@@ -48,11 +48,11 @@ class Hearing:
         def sending(transcript: Transcript, log: Log, heard: int, bodies: Sequence[Any], told: Any) -> None:
             had_heard = self.heard  # noted in this same step
 
-            def judging(answer: list[EntryId] | Exception) -> None:
+            def judging(answer: list[Stored] | Exception) -> None:
                 self.refused += isinstance(answer, Unheard)
                 if not isinstance(answer, Exception):
                     self.appends += 1
-                    self.violations += [str(id) for id in answer if id.epoch not in had_heard]
+                    self.violations += [str(entry.id) for entry in answer if entry.id.epoch not in had_heard]
                 told(answer)
 
             send(transcript, log, heard, bodies, judging)
