@@ -409,5 +409,7 @@ async def connect(
     try:
         yield one
     finally:
-        await end({task})
-        one._fail(one._failure or SessionClosed(session))
+        try:
+            await end({task})
+        finally:
+            one._fail(one._failure or SessionClosed(session))

@@ -58,7 +58,7 @@ class Ears:
                 feed = self.feeds[session] = Feed(self._transcript, await self._transcript.open(session))
                 try:
                     await self._ring(feed.log.shard)
-                except StoreError:  # nobody follows it
+                except BaseException:  # nobody follows it
                     del self.feeds[session]
                     raise
             return feed

@@ -19,10 +19,12 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
+from kit.ending import end, finish
 from kit.history import History
 from kit.packets import Action, AnyPacket, ToolResult
 
@@ -75,31 +77,32 @@ async def run(
         limits = [str(limit) for limit in (cpu, memory, 16 << 20)]
         ours, theirs = os.pipe()
         began = time.monotonic()
-        try:
-            process = subprocess.Popen(  # noqa: S603, ASYNC220  # what a person approved; it returns once the program has begun
-                [sys.executable, "-I", "-c", _LIMIT, *limits, *argv],
-                cwd=folder,
-                env={},
-                stdin=subprocess.DEVNULL,
-                stdout=theirs,
-                stderr=theirs,
-                start_new_session=True,
-            )
-        finally:
-            os.close(theirs)
-        text, how = await _attend(process, ours, seconds, output)
+        with os.fdopen(ours, "rb") as pipe:
+            try:
+                process = subprocess.Popen(  # noqa: S603, ASYNC220  # what a person approved; it returns once the program has begun
+                    [sys.executable, "-I", "-c", _LIMIT, *limits, *argv],
+                    cwd=folder,
+                    env={},
+                    stdin=subprocess.DEVNULL,
+                    stdout=theirs,
+                    stderr=theirs,
+                    start_new_session=True,
+                )
+            finally:
+                os.close(theirs)
+            text, how = await _attend(process, pipe, seconds, output)
         return Ran(how or _ended(process.returncode), text, time.monotonic() - began)
 
 
-async def _attend(process: subprocess.Popen[bytes], pipe: int, seconds: float, most: int) -> tuple[str, str | None]:
+async def _attend(process: subprocess.Popen[bytes], pipe: IO[bytes], seconds: float, most: int) -> tuple[str, str | None]:
     """Read what it prints until it ends or may not go on; gives that, and why it was ended."""
-    stream = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(pipe, "rb"))
-    said = bytearray()
+    said, stream = bytearray(), asyncio.StreamReader()
 
     async def read() -> None:
-        while len(said) <= most and (piece := await stream.read(4096)):
-            said.extend(piece)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), pipe)
+        with closing(transport):
+            while len(said) <= most and (piece := await stream.read(4096)):
+                said.extend(piece)
 
     # Not reaped yet when this returns: as long as it is not, its number is not given to another process group.
     over = asyncio.ensure_future(asyncio.to_thread(os.waitid, os.P_PID, process.pid, os.WEXITED | os.WNOWAIT))
@@ -113,16 +116,20 @@ async def _attend(process: subprocess.Popen[bytes], pipe: int, seconds: float, m
     except TimeoutError:
         how = f"it ran longer than {seconds:g} s and was ended"
     finally:
-        with suppress(PermissionError):  # macOS' answer where only the dead are left
-            os.killpg(process.pid, signal.SIGKILL)
-        await asyncio.shield(over)
-        process.wait()
-        await asyncio.wait({reading}, timeout=1.0)  # what is left in the pipe, which nobody holds but who left the group
-        reading.cancel()
-        transport.close()
+        await finish(_end_all(process, over, reading))
     if len(said) > most:
         how = f"it printed more than {most} bytes and was ended"
     return said[:most].decode(errors="replace"), how
+
+
+async def _end_all(process: subprocess.Popen[bytes], over: asyncio.Future[Any], reading: asyncio.Task[None]) -> None:
+    """Of its process group; what it has printed is read first."""
+    with suppress(PermissionError):  # macOS' answer where only the dead are left
+        os.killpg(process.pid, signal.SIGKILL)
+    await over
+    process.wait()
+    await asyncio.wait({reading}, timeout=0.3)  # longer only where somebody who left the group holds the pipe
+    await end({reading})
 
 
 def _ended(status: int) -> str:

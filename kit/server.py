@@ -24,7 +24,7 @@ from websockets.protocol import State
 
 from kit.auth import Visit
 from kit.connection import Closed
-from kit.ending import stop_listening
+from kit.ending import finish, stop_listening
 from kit.history import Agent
 from kit.packets import MAX_FRAME, SUBPROTOCOL
 from kit.service import Answer, Service, opened, origin_of
@@ -109,7 +109,7 @@ class Server(Service):
             finally:
                 self._websockets.discard(websockets)
                 try:
-                    await stop_listening(websockets.server)
+                    await finish(stop_listening(websockets.server))
                 finally:
                     for websocket in silent:  # browsers connect before they have a request; `websockets` would wait 10 s for it
                         websocket.transport.abort()

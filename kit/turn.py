@@ -279,12 +279,12 @@ class Run:
     async def _silence(self, speaker: asyncio.Task[None], message: str) -> None:
         """Cancel the agent and wait until its model call is closed; raises Deaf where it goes on."""
         speaker.cancel(message)
+        _CANCELLED.add(speaker)
+        speaker.add_done_callback(_forget)
         for _ in range(10):  # a process that was held up for longer than all of it has lost no more than a tenth
             if (await asyncio.wait({speaker}, timeout=self.grace / 10))[0]:
                 break
         else:
-            _DEAF.add(speaker)
-            speaker.add_done_callback(_forget)
             raise Deaf
         if not speaker.cancelled() and (error := speaker.exception()):
             log.warning("turn %s: the agent failed while it was stopped", self.turn, exc_info=error)
@@ -402,11 +402,11 @@ class Run:
                 delay = min(2 * delay, 2.0)
 
 
-_DEAF: set[asyncio.Task[None]] = set()  # cut off, but still running: asyncio keeps only weak references
+_CANCELLED: set[asyncio.Task[None]] = set()  # they may outlive their turn: asyncio keeps only weak references
 
 
 def _forget(task: asyncio.Task[None]) -> None:
-    _DEAF.discard(task)
+    _CANCELLED.discard(task)
     if not task.cancelled():
         task.exception()  # nobody waits for it any more; asked for, so that asyncio does not complain
 

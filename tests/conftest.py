@@ -22,6 +22,7 @@ from jupyter_client.manager import KernelManager
 from redis import Redis
 from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError as StoreConnectionError
+from redis.exceptions import TimeoutError as StoreTimeout
 from redis.retry import Retry
 
 from kit.lab.hosted import serve as serve_asgi
@@ -69,13 +70,15 @@ class RealStore:
         try:
             with self.client() as client:
                 client.ping()
-        except StoreConnectionError:
+        except BaseException as error:
             self.kill()
+            if not isinstance(error, StoreConnectionError):
+                raise
             raise RuntimeError(f"{command[0]} did not come up:\n{self._log.read_text(errors='replace')}") from None
 
     def client(self) -> Redis:
         """A plain client, which waits up to 10 s for a server that is just starting or loading."""
-        patient = Retry(ConstantBackoff(0.02), 500, supported_errors=(StoreConnectionError,))
+        patient = Retry(ConstantBackoff(0.02), 500, supported_errors=(StoreConnectionError, StoreTimeout))
         return Redis.from_url(self.url, retry=patient)
 
     def empty(self) -> None:

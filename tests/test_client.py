@@ -774,3 +774,30 @@ async def test_the_end_of_the_block_leaves_no_socket_behind(monkeypatch: pytest.
             socket = session._socket
         assert socket is not None
         assert socket.transport.is_closing()
+
+
+async def test_a_block_that_is_cancelled_while_it_ends_tells_who_waits() -> None:
+    """Its server answers no close; whoever is in a hurry does not wait for that, and nobody waits for a receipt any more."""
+
+    async def freezes(line: Line) -> None:
+        await line.hello()
+        line.socket.transport.pause_reading()
+        await line.until_closed()
+
+    async with scripted_server(freezes) as script:
+        connected: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
+
+        async def visit() -> None:
+            async with to(script) as session:
+                session.on_state = lambda _: connected.done() or connected.set_result(session)
+                await asyncio.Event().wait()
+
+        visiting = asyncio.create_task(visit())
+        waiting = asyncio.create_task((await connected).prompt("hi"))
+        visiting.cancel()
+        await asyncio.sleep(0.01)
+        visiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await visiting
+        with pytest.raises(SessionClosed):
+            await waiting

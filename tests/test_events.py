@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from http.client import HTTPConnection
 from typing import Any
 
 import pytest
+from anyio import create_task_group
 
-from kit.lab.events import event, events, post
+from kit.lab.events import _Stream, event, events, post
 from tests.promises.support import count, counting, nodes, read_log
 from tests.support import Json, prompt, request
 
@@ -144,3 +145,24 @@ async def test_nobody_comes_in_by_this_door_either(store: str) -> None:
                 assert (await request(port, "/s/s", {**headers, "Connection": "close"}, method=method)).status == 401
         assert (await say(url, one.token(), {"type": "prompt"}))[0] == 400
         assert (await say(url, one.token(), {"type": "typing", "on": True}))[0] == 400
+
+
+async def test_who_leaves_takes_the_connection_along() -> None:
+    """Though the first cancel got lost: starlette cancels the response in every step, so that nobody there waits for a second one."""
+
+    async def serve() -> None:
+        with suppress(asyncio.CancelledError):  # as a library may
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    serving, stream = asyncio.create_task(serve()), _Stream()
+
+    async def respond() -> None:
+        async for _ in stream.told(serving):
+            pass
+
+    async with create_task_group() as response:
+        response.start_soon(respond)
+        await asyncio.sleep(0.01)
+        response.cancel_scope.cancel()
+    assert serving.done()

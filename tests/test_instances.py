@@ -85,6 +85,20 @@ async def test_what_keeps_one_from_starting_is_raised() -> None:
     assert all(is_foreign(task) for task in asyncio.all_tasks())
 
 
+@pytest.mark.parametrize("steps", [1, 2, 5, 10])
+async def test_a_start_that_is_cancelled_leaves_nothing(steps: int) -> None:
+    """An interrupted cell: nobody has that instance, so nobody could end it."""
+    async with instances(counting(5), 1) as (one,):
+        await one.stop()
+        starting = asyncio.create_task(one.start())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+    assert all(is_foreign(task) for task in asyncio.all_tasks())
+
+
 async def leases(node: Node) -> list[str]:
     """The turns that somebody holds a lease of."""
     transcript: Transcript = node.server.instance.transcript

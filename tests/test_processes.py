@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -17,7 +18,7 @@ from redis.exceptions import ConnectionError as StoreConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
 from kit.lab.instances import instances
-from kit.lab.processes import _environment, processes
+from kit.lab.processes import Process, _environment, processes
 from kit.lab.served import encode_reply, served_store
 from kit.packets import START, EntryId, Prompt, Takeover
 from kit.store import Store, StoreRestarted, open_store
@@ -80,6 +81,25 @@ async def test_a_process_that_does_not_start_says_so() -> None:
     with pytest.raises(RuntimeError, match="ended with 2"):
         async with processes("no.such:agent", 2, store="fake://"):
             pytest.fail("it started")
+
+
+async def test_an_end_that_is_cancelled_leaves_none_behind() -> None:
+    """Whoever is interrupted twice."""
+    running: asyncio.Future[list[Process]] = asyncio.get_running_loop().create_future()
+
+    async def use() -> None:
+        async with processes(COUNTER, 2, store="fake://") as started:
+            running.set_result(started)
+            await asyncio.Event().wait()
+
+    using = asyncio.create_task(use())
+    started = await running
+    for _ in range(2):
+        using.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await using
+    assert [one.process.returncode for one in started] == [-signal.SIGKILL] * 2
 
 
 # ---- the served store ----

@@ -115,6 +115,8 @@ def test_an_address_that_is_not_this_machines_is_refused_in_a_sentence(lab: Lab)
     """So is a name that is no session's, or a document's."""
     with pytest.raises(CannotStart, match="Is that an address of this machine"):
         open_room("war", host="198.51.100.7")
+    with pytest.raises(CannotStart, match="0-65535"):
+        open_room("war", port=70_000)
     for name in ("war--plan", "a b", ""):
         with pytest.raises(ValueError, match="a room is a session"):
             open_room(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -112,6 +113,26 @@ async def test_a_run_that_is_cancelled_leaves_no_process(tmp_path: Path) -> None
     with pytest.raises(asyncio.CancelledError):
         await task
     gone(pid)
+
+
+@pytest.mark.parametrize("steps", range(1, 6))
+async def test_a_run_that_is_cancelled_as_it_begins_leaves_none_either(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """In whichever step."""
+    begun = []
+
+    class Noted(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            begun.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Noted)
+    task = asyncio.create_task(tried("import time\ntime.sleep(1000)"))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [process.returncode for process in begun] == [-signal.SIGKILL]
 
 
 async def test_nothing_runs_while_the_room_is_open_to_other_machines(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from kit.agents.embedded.replies import reply
 from kit.agents.embedded.requests import Json, Refuse, parse, rate_limited
 from kit.agents.tape import Run as Taped
 from kit.agents.tape import Tape
-from kit.ending import end
+from kit.ending import end, stop_listening
 from kit.listening import listening
 
 UNDER_WAY = ("queued", "in_progress")
@@ -170,5 +170,5 @@ async def serve(*, port: int = 0, pace: float | None = 50.0, key: str | None = N
         try:
             yield server
         finally:
-            listener.close()  # nobody new
+            await stop_listening(listener)  # nobody new
             await server.end_runs()

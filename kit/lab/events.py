@@ -25,7 +25,7 @@ from starlette.routing import Route
 
 from kit.auth import Identity, Refused, Visit, opens
 from kit.connection import BEHIND
-from kit.ending import end
+from kit.ending import end, finish
 from kit.listening import listening
 from kit.packets import Word, encode
 from kit.said import BadFrame, decode_said
@@ -95,7 +95,7 @@ class _Stream:
                 self.waiting = 0
                 self._room.set()
         finally:
-            await end({serving})
+            await finish(end({serving}))  # a client that leaves has this cancelled in every step until it is over
 
 
 class _Door:

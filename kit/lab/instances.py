@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-from kit.ending import end
+from kit.ending import end, finish
 from kit.history import Agent
 from kit.server import serve
 from kit.service import Service
@@ -53,7 +53,11 @@ class Node:
                 self._reaches.set()
                 self._leave.clear()
                 self._life = asyncio.create_task(self._live(ready))
-                await asyncio.wait({ready, self._life}, return_when=asyncio.FIRST_COMPLETED)
+                try:
+                    await asyncio.wait({ready, self._life}, return_when=asyncio.FIRST_COMPLETED)
+                except asyncio.CancelledError:  # nobody would find it any more
+                    await finish(end({self._life}))
+                    raise
                 if self._life.done():
                     self._life.result()
 
@@ -83,7 +87,7 @@ class Node:
         async with self._change:
             if self.running:
                 await self.server.cut()
-                await end({self._life})
+                await finish(end({self._life}))
 
     async def leave(self) -> None:
         """An orderly exit: its turns are handed over, its clients told to come back."""

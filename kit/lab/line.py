@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from kit.ending import end, stop_listening
+from kit.ending import end, finish, stop_listening
 
 PIECE = 1 << 16
 """Bytes that are carried at a time."""
@@ -76,7 +76,7 @@ class Line:
             yield
         finally:
             self.closed = True
-            await stop_listening(server)
+            await finish(stop_listening(server))
             await end(self.tasks)
 
     # ---- faults ----

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.auth import Door
+from kit.ending import finish
 
 ROOT = Path(__file__).parents[2]
 _SECRET = secrets.token_urlsafe(32)
@@ -104,14 +105,21 @@ async def processes(agent: str = "", count: int = 2, *, store: str, **options: A
     started: list[Process] = []
     try:
         for _ in range(count):
-            started.append(Process(options, _environment(demo=not agent)))
-            await started[-1].begin()
+            process = Process(options, _environment(demo=not agent))
+            await process.begin()
+            started.append(process)
         for process in started:
             await process.listening()
         yield started
     finally:
-        for process in started:
-            await process.end()
+        await finish(_end(started))
+
+
+async def _end(started: list[Process]) -> None:
+    for process in started:
+        process.kill()
+    for process in started:
+        await process.end()
 
 
 def _environment(*, demo: bool) -> dict[str, str]:

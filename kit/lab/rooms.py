@@ -16,9 +16,11 @@ import segno
 
 from kit.auth import Identity
 from kit.document import is_document
+from kit.ending import finish
 from kit.lab.start import CannotStart, Lab, start
 from kit.lab.thread import run
 from kit.log import SESSION
+from kit.store import settle
 
 _NAME = re.compile(r"\w[\w .'-]{0,39}")
 
@@ -75,18 +77,22 @@ class OpenRoom:
     async def _begin(self, host: str, port: int) -> None:
         ready: asyncio.Future[None] = self._lab.loop.create_future()
         self._lab.beside(self._live(ready, host, port))
-        await ready
+        try:
+            await ready
+        except asyncio.CancelledError:  # an interrupt: nobody would find the room any more
+            await finish(self._close())
+            raise
         self._lab.ports.append(lambda: [urlsplit(self.origin).port or 0])
 
     async def _live(self, ready: asyncio.Future[None], host: str, port: int) -> None:
         try:
             async with self._lab.server.opened(self.session, host, port) as self.origin:
-                ready.set_result(None)
+                settle(ready, None)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self.until - time.time()):
                         await self._leave.wait()
-        except OSError as error:
-            ready.set_exception(error)
+        except Exception as error:  # noqa: BLE001  # whoever opens it must hear why it is not open
+            settle(ready, error)
         finally:
             self._left.set()
 
@@ -136,7 +142,7 @@ def open_room(session: str, *guests: str, host: str = "127.0.0.1", port: int = 0
     room = OpenRoom(lab or start(), session, minutes)
     try:
         run(room._begin(_address(host), port))
-    except OSError as error:
+    except (OSError, OverflowError, UnicodeError) as error:  # a port over 65535, a label that no name may have
         raise CannotStart(f"The room can't be opened at {host}: {error}. Is that an address of this machine, and the port free?") from None
     for name in guests or ("guest",):
         room.invite(name)

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from kit.ending import end, stop_listening
+from kit.ending import end, finish, stop_listening
 from kit.packets import START
 from kit.projection import Projection
 from kit.store import Store, StoreError, is_unknown_script, open_store
@@ -138,7 +138,7 @@ async def served_store(name: str | None = None) -> AsyncIterator[ServedStore]:
     try:
         yield store
     finally:
-        await stop_listening(server)
+        await finish(stop_listening(server))
         await end(store._connections)
 
 

@@ -112,7 +112,7 @@ class Lab:
         try:
             await asyncio.wait({ready, self._life}, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:  # an interrupt: nobody would find it any more
-            self._life.cancel()
+            await end({self._life})
             raise
         if self._life.done():
             self._life.result()

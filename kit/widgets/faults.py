@@ -128,7 +128,10 @@ class Faults(Widget):
                 host.ports.append(lambda: {*self._wire.ports(), node.server.port, self._seen.port})
                 self._tell("Nothing was done yet")
                 ready.set_result(None)
-                await asyncio.Event().wait()  # until the lab ends
+                try:
+                    await asyncio.Event().wait()  # until the lab ends
+                finally:
+                    answers.set()  # paused, its instance could not end either
         except Exception as error:  # noqa: BLE001  # whoever waits for the widget must hear why there is none
             if not ready.done():
                 ready.set_exception(error)

@@ -332,3 +332,14 @@ async def test_it_reads_in_every_theme_and_width(
     await page.screenshot(path=tmp_path / f"faults-{lab or 'page'}-{scheme}-{width}.png")
     await assert_readable(page, texts=15)
     await assert_accessible(page)
+
+
+async def test_a_lab_ends_though_its_store_is_paused(here: Lab, faults: Faults) -> None:
+    """With a word under way to the instance beside the cells: it waits for the store, and the instance's end for it."""
+    async with watch(here.url, "demo", token=here.token()) as ann:
+        await until(lambda: is_connected(ann))
+        await asyncio.to_thread(faults.do, "pause")
+        saying = asyncio.create_task(ann.session.prompt("one"))
+        await asyncio.sleep(0.05)
+        await asyncio.to_thread(here.close)
+        saying.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import time
 from collections.abc import AsyncIterator
@@ -357,6 +358,31 @@ async def test_an_agent_that_was_held_up_with_its_whole_process_is_not_cut_off(s
         await ann.pieces(turn, 1)
         assert (await ann.session.stop(turn)).status == "applied"
         assert (await ann.ended(turn)).reason == "stopped"
+
+
+async def test_an_agent_that_cleans_up_for_longer_than_its_instance_lives_is_not_lost(caplog: pytest.LogCaptureFixture) -> None:
+    """It is held until it is done; and that it failed at that is not complained of, as nobody could do anything about it."""
+    done = asyncio.Event()
+
+    async def slow(history: History) -> AsyncIterator[AnyPacket]:
+        yield Content("before ")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.5)  # longer than until an end is asked for again
+            done.set()
+            raise RuntimeError("too late")
+
+    async with nodes("fake://", slow, 1) as (one,):
+        async with watch(one.server, "s") as ann:
+            await ann.pieces(turn_of(await ann.session.prompt("go")), 1)
+        await one.stop()
+        assert not done.is_set()
+        gc.collect()
+        await done.wait()
+        await asyncio.sleep(0)
+    gc.collect()
+    assert "too late" not in caplog.text
 
 
 async def test_text_of_any_size_is_split(store: str) -> None:
