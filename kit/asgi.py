@@ -3,14 +3,16 @@
 app = asgi.app(agent, store=os.environ["REDIS_URL"], secret=os.environ["KIT_SECRET"], origins=["https://example.com"])
 
 Its lifespan opens the instance and drains it. Whoever serves it decides about buffers, pings and sizes: `UVICORN` is what the kit asks of
-uvicorn (https://asgi.readthedocs.io/en/latest/specs/www.html is what it may expect of others). Who is sent away hears 1012 from uvicorn,
-which closes the sockets before it ends the lifespan; hypercorn 0.18 waits for them as long as it is patient, then they hear 1011.
+uvicorn (https://asgi.readthedocs.io/en/latest/specs/www.html is what it may expect of others). On SIGTERM the instance is drained before
+uvicorn hears of it, which would close the sockets first and end the lifespan, with the turns, last. The workers of hypercorn 0.18 get no
+signal: it waits for the sockets as long as it is patient, they hear 1011, and then the turns are handed over.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -24,7 +26,7 @@ from websockets import Headers
 
 from kit.auth import Visit
 from kit.connection import Closed
-from kit.ending import end
+from kit.ending import before, end
 from kit.history import Agent
 from kit.packets import MAX_FRAME, SUBPROTOCOL, CloseCode
 from kit.service import Service, opened
@@ -134,7 +136,8 @@ class App(Starlette):
         """The instance is open inside the block; at its end turns are handed over, and who is still connected is sent away."""
         _hide_headers()
         async with opened(Service, self._agents, **self._options) as self._service:
-            yield
+            async with before(signal.SIGTERM, self._service.drain):  # the server itself would close the sockets first
+                yield
             await self._service.drain()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:

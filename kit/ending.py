@@ -1,11 +1,12 @@
-"""Ending: hear of it; cancel tasks until they are gone; clean up to the end though cancelled; close a listener and forget nobody."""
+"""Ending: hear of it, or do something before others hear; cancel tasks until they are gone; clean up though cancelled; stop listening."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine, Iterable, Iterator
-from contextlib import contextmanager, suppress
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 
@@ -21,6 +22,38 @@ def on_signals(call: Callable[[], object], *numbers: signal.Signals) -> Iterator
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@asynccontextmanager
+async def before(number: signal.Signals, work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """A signal that comes inside the block has `work` done first; then who handled it before, such as a server, hears of it.
+
+    Nothing happens where nobody handles it, or in another thread than the main one. A server that asyncio tells (`add_signal_handler`)
+    hears at the same time.
+    """
+    theirs = signal.getsignal(number) if threading.current_thread() is threading.main_thread() else None
+    if not callable(theirs):
+        yield
+        return
+    loop, working = asyncio.get_running_loop(), set[asyncio.Task[None]]()
+
+    async def both() -> None:
+        try:
+            await work()
+        finally:
+            theirs(number, None)
+
+    def begin() -> None:
+        if not working:  # a platform may tell all processes, and then their parent tells them again
+            working.add(loop.create_task(both()))
+
+    signal.signal(number, lambda *_: loop.call_soon_threadsafe(begin))
+    try:
+        yield
+    finally:
+        signal.signal(number, theirs)
+        if working:
+            await asyncio.wait(working)
 
 
 async def end(tasks: Iterable[asyncio.Task[Any]], message: str | None = None, *, again: float = 0.3) -> None:

@@ -128,7 +128,9 @@ async def _end_all(process: subprocess.Popen[bytes], over: asyncio.Future[Any], 
         os.killpg(process.pid, signal.SIGKILL)
     await over
     process.wait()
-    await asyncio.wait({reading}, timeout=0.3)  # longer only where somebody who left the group holds the pipe
+    for _ in range(3):  # in vain only where somebody who left the group holds the pipe; a machine that stands still loses one of them
+        if (await asyncio.wait({reading}, timeout=0.1))[0]:
+            return
     await end({reading})
 
 

@@ -92,6 +92,8 @@ class Service:
             return _answer(HTTPStatus.SERVICE_UNAVAILABLE, "the store does not answer: come back in a moment\n", {"Retry-After": "1"})
 
     async def _admit(self, target: str, headers: Headers) -> Answer | Visit:
+        if self.leaving:  # by then nobody else may listen at this address
+            return _answer(HTTPStatus.SERVICE_UNAVAILABLE, "this instance is about to end: come back to another\n", _retry_after(1000))
         slot = self.slots.take()
         if slot.wait:  # before anything is looked at: it costs nothing, tells nothing about credentials, and spends no ticket
             return _answer(HTTPStatus.SERVICE_UNAVAILABLE, f"too many at once: come back in {slot.wait} ms\n", _retry_after(slot.wait))

@@ -326,12 +326,17 @@ async def source_of(*data: dict[str, Any]) -> AsyncIterator[Raw]:
 
 @pytest.mark.parametrize("prompts", [False, True])
 async def test_what_a_provider_repeats_of_the_request_is_left_out(prompts: bool) -> None:
-    """OpenAI's response holds instructions, tools and the user's id; Azure's first chunk what its filter found in the prompt."""
+    """OpenAI's response holds instructions, tools and the user's id, its errors may name the organization; Azure's first chunk holds what
+    its filter found in the prompt.
+    """
     response = {"id": "r", "status": "completed", "output": [], "instructions": "secret", "user": "secret", "metadata": {"a": "secret"}}
     chunk = {"id": "c", "choices": [], "prompt_filter_results": "secret"}
     tape = Tape(prompts=prompts)
     created = {"type": "response.created", "response": response, "obfuscation": "secret"}
-    for dialect, data in (("responses", created), ("chat", chunk)):
+    blame = {"code": "server_error", "message": "secret"}
+    failed = {"type": "response.failed", "response": {"id": "r", "status": "failed", "error": blame}}
+    error = {"type": "error", "param": None, **blame}
+    for dialect, data in (("responses", created), ("responses", failed), ("responses", error), ("chat", chunk)):
         async with aclosing(tape.record(source_of(data), Run(dialect, "m", {"input": "secret"}), 0.0)) as passing:  # type: ignore[arg-type]
             assert [event.data async for event in passing] == [data], "who listens gets all of it"
     assert ("secret" in b"".join(tape._lines()).decode()) is prompts

@@ -6,8 +6,9 @@
     server.play(Tape.load("oslo.tape"))           # the embedded model says it again
 
 **Kept** of each run: the model's name and the events of the HTTP stream: what it thought, said and called, how many tokens, and when.
-**Not kept**: the key and every other header, the address, and what was asked (instructions, prompts, tools, what they gave), also where the
-provider repeats it; `Tape(prompts=True)` keeps what was asked. What the model says *is* the tape: if it says your name, the tape does.
+**Not kept**: the key and every other header, the address, what was asked (instructions, prompts, tools, what they gave), also where the
+provider repeats it, and of an error the sentence, which may name your organization; `Tape(prompts=True)` keeps these. What the model says
+is the tape: if it says your name, the tape does.
 A request that was refused is not kept: the refusal may quote the key.
 
 A tape is one agent's in one session. Its file is JSON, line by line: the tape, then each run, its events, and how it ended.
@@ -36,6 +37,7 @@ OF_RESPONSE = ("id", "object", "created_at", "model", "status", "error", "incomp
 """What is kept of a response: its other fields repeat what was asked, and who asked."""
 FAILED = ("response.failed", "error")
 """Events with which a provider gives a run up."""
+NOT_KEPT = "(what the provider said of it is not on the tape)"
 OF_CHUNK = ("id", "object", "created", "model", "choices", "usage")
 """What is kept of a chunk; others add to it, such as what their filters found in the prompt."""
 
@@ -151,7 +153,9 @@ class Tape:
         data = {name: value for name, value in data.items() if name != "obfuscation"}  # padding, against those who count bytes
         if isinstance(response := data.get("response"), dict):
             data["response"] = {name: value for name, value in response.items() if name in OF_RESPONSE}
-        return data
+            if isinstance(error := response.get("error"), dict):
+                data["response"]["error"] = {**error, "message": NOT_KEPT}
+        return {**data, "message": NOT_KEPT} if data.get("type") == "error" else data
 
     def save(self, path: Path | str) -> None:
         """Write the tape. Raises BadTape where that fails: then nothing new stands there, and what did before still does."""

@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tests.bench import comparison, footprint, gaps, latency, lifelines, notebooks, panel, throughput
+from tests.bench.peers.install import NODE, PYTHON
 from tests.bench.table import Row, Table
 from tests.conftest import RealStore
 from tests.prerequisites import redis_server
@@ -37,7 +38,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # or a full collection here, of 15 ms and more, is taken for some arm's delay
     began = time.monotonic()
-    print(_about(), flush=True)
+    print(_about(quick=quick), flush=True)
     with tempfile.TemporaryDirectory() as directory:
         store = RealStore(Path(directory))
         try:
@@ -52,7 +53,8 @@ def main() -> None:
 def _sections(store: RealStore, rng: random.Random, quick: bool) -> Iterator[Callable[[], Iterator[Table]]]:
     """What is printed as soon as it is known."""
     rounds, seconds = (1, 0.04) if quick else (3, 1.5)
-    yield partial(comparison.measure, store, seconds, rounds, times=3 if quick else 10, kills=1 if quick else 3, peers=not quick, rng=rng)
+    how = {"paced": 1, "times": 3, "kills": 1, "peers": False} if quick else {"paced": 9, "times": 10, "kills": 3, "peers": True}
+    yield partial(comparison.measure, store, seconds, rounds, **how, rng=rng)
     rows: list[Callable[[], list[Row]]] = [
         lambda: throughput.measure(store, seconds, rounds, rng, most=200 if quick else 1000),
         lambda: latency.measure(store, 1 if quick else 3, rounds, rng),
@@ -70,8 +72,12 @@ def _one(measure: Callable[[], list[Row]]) -> Iterator[Table]:
     yield Table.of(measure())
 
 
-def _about() -> str:
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("websockets", "redis", "hiredis", "fakeredis", "msgspec"))
+def _about(*, quick: bool) -> str:
+    ours = ("websockets", "redis", "hiredis", "fakeredis", "msgspec", "starlette", "uvicorn")
+    libraries = ", ".join(f"{name} {version(name)}" for name in ours)
+    if not quick:
+        peers = [*(peer.replace("==", " ") for peer in PYTHON), *(" ".join(peer.rsplit("@", 1)) for peer in NODE)]
+        libraries += f"\npeers: {', '.join(peers)}"
     store = subprocess.run([redis_server(), "--version"], capture_output=True, text=True, check=True).stdout.strip()
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, Python {platform.python_version()}, {machine}"

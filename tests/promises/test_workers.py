@@ -96,14 +96,16 @@ async def test_p1_to_p6_with_three_workers_of_which_one_is_killed(tmp_path: Path
 
 
 async def test_workers_that_are_sent_away_hand_over_and_say_1012(tmp_path: Path, real_store_url: str) -> None:
-    """SIGTERM: sockets close with 1012, and the turns are given away before the processes end."""
+    """SIGTERM: the turns are given away, and then the sockets close with 1012 and a delay: killed meanwhile, nobody waits for a lease."""
     write_project(tmp_path)
     async with started(tmp_path, store=real_store_url, workers=2) as here:
         async with visit(here) as ann:
             await ann.send({"type": "prompt", "ref": "r" * 16, "text": "go"})
             await ann.until("content")
             leaving = asyncio.create_task(here.leave())
-            assert (await ann.closed())[0] == 1012
+            code, reason = await ann.closed()
+            given_away = (await read_log(real_store_url, "s"))[-1]
+            assert (code, reason.isdecimal(), given_away.__struct_config__.tag) == (1012, True, "takeover")
         assert await leaving in (0, -signal.SIGTERM)
         assert here.log.count("Application shutdown complete") == 2
         log = await read_log(real_store_url, "s")
