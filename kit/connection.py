@@ -36,6 +36,8 @@ BEHIND = 128 * 1024
 """Bytes in the socket's buffer from which on a reader is slow."""
 HELD = 1024 * 1024
 """Bytes of a log that are held for a reader who may stop: he has a batch, and what the socket takes."""
+FIRST, MOST = 16, 200
+"""Entries of a visit's first read, and of any: each takes four times as many as the last, so that who comes back has the first soon."""
 _BEAT = encode(Beat())
 
 
@@ -114,6 +116,7 @@ class Connection:
         self._budget = budget or Budget()
         self._patches = Budget(size=30, refill=10)
         self._behind = asyncio.Event()
+        self._at_once = FIRST
         self._due: asyncio.Handle
         self._closing: list[asyncio.Task[None]] = []
 
@@ -239,7 +242,8 @@ class Connection:
                 await self._read_on()
 
     async def _read_on(self) -> None:
-        entries = _begin(await self.instance.transcript.read(self.log, self.cursor))
+        entries = _begin(await self.instance.transcript.read(self.log, self.cursor, self._at_once))
+        self._at_once = min(4 * self._at_once, MOST)
         if not entries or entries[0].before != self.cursor:
             await self._gap("trimmed" if entries else "lost")
             return

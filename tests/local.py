@@ -1,4 +1,5 @@
-"""The real model, really: `make test-local`, or `python -m tests.local [tape]`, which also keeps the first conversation as a tape.
+"""The real model, really: `make test-local`, or `python -m tests.local [folder]`, which leaves the first conversation there as a tape, and
+pictures of one in JupyterLab.
 
 A conversation with a call of a tool, a stop, a steer, and `kill -9` of the instance in mid-answer. `make test` does not run it: the weights
 are 93 MB. What so small a model says can't be asserted; that it calls, is stopped and goes on can.
@@ -22,6 +23,7 @@ from kit.lab.processes import processes
 from kit.lab.served import served_store
 from kit.packets import Action, AnyPacket, Content, End, Takeover, ToolResult
 from kit.server import serve
+from tests.browser.local import shown
 
 AGENT = """from kit.agents.demo import get_weather
 from kit.agents.openai import openai_agent
@@ -110,8 +112,11 @@ def main() -> int:
     process, served = local.start()
     with process:
         os.environ.update(served.environment())
-        asyncio.run(talk(Path(sys.argv[1]) if sys.argv[1:] else None))
+        folder = Path(sys.argv[1]) if sys.argv[1:] else None
+        asyncio.run(talk(folder / "smollm2.tape" if folder else None))
         asyncio.run(survive(served))
+        for theme in ("Light", "Dark"):
+            asyncio.run(shown(theme, folder))
     print("the local model: all well")
     return 0
 

@@ -19,10 +19,12 @@ from kit.agents.scripted import scripted
 from kit.connection import Budget, Flooding
 from kit.history import History
 from kit.lab.instances import Serve
-from kit.packets import Ask, Content, Prompt, Typing
+from kit.log import Log, Stored
+from kit.packets import Ask, Content, Entry, EntryId, Prompt, Typing
 from kit.server import Server
 from kit.service import Service
 from kit.store import open_store
+from kit.transcript import Transcript
 from kit.turn import Run
 from tests.promises.support import counting
 from tests.support import Counting, both_servers, prompt, ref, visit
@@ -44,6 +46,27 @@ async def test_hello_says_where_the_connection_starts(store: str, serve: Serve) 
             assert (await ann.receive())["id"] == "1-2"
         async with visit(server, query="?after=1-2") as ann:
             assert (ann.hello.status, ann.hello.after) == ("resumed", "1-2")
+
+
+@both_servers
+async def test_who_comes_back_has_the_first_entries_soon(store: str, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log of hundreds is not read at once before the first is sent: the reads begin small, and grow."""
+    asked = list[int]()
+    read = Transcript.read
+
+    async def noting(transcript: Transcript, log: Log, after: EntryId, count: int = 200) -> list[Stored]:
+        asked.append(count)
+        return await read(transcript, log, after, count)
+
+    async with serve(counting(600), store=store, join=False) as server, visit(server) as ann:
+        await ann.answer(prompt())
+        await ann.until("end")
+        monkeypatch.setattr(Transcript, "read", noting)
+        async with visit(server) as bob:
+            await bob.until("end")
+            came = [entry.id for entry in bob.seen if isinstance(entry, Entry)]
+    assert came == ["1-0", *(f"1-{n}" for n in range(1, 602))]
+    assert [count for count in asked if count > 1] == [16, 64, 200, 200, 200]
 
 
 @pytest.mark.parametrize(
