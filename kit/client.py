@@ -28,7 +28,7 @@ from websockets import ConnectionClosed, Headers, InvalidHandshake, InvalidStatu
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_websocket
 
-from kit.ending import end
+from kit.ending import end, finish
 from kit.packets import (
     MAX_FRAME,
     SUBPROTOCOL,
@@ -410,6 +410,6 @@ async def connect(
         yield one
     finally:
         try:
-            await end({task})
+            await finish(end({task}))
         finally:
             one._fail(one._failure or SessionClosed(session))

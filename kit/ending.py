@@ -26,7 +26,7 @@ def on_signals(call: Callable[[], object], *numbers: signal.Signals) -> Iterator
 
 @asynccontextmanager
 async def before(number: signal.Signals, work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """A signal that comes inside the block has `work` done first; then who handled it before, such as a server, hears of it.
+    """A signal that comes inside the block has `work` done first, once; then who handled it before, such as a server, hears of it.
 
     Nothing happens where nobody handles it, or in another thread than the main one. A server that asyncio tells (`add_signal_handler`)
     hears at the same time.
@@ -44,8 +44,10 @@ async def before(number: signal.Signals, work: Callable[[], Coroutine[Any, Any, 
             theirs(number, None)
 
     def begin() -> None:
-        if not working:  # a platform may tell all processes, and then their parent tells them again
+        if not working:
             working.add(loop.create_task(both()))
+        elif all(task.done() for task in working):  # else it is the same once more: a platform tells all, and their parent tells them
+            theirs(number, None)
 
     signal.signal(number, lambda *_: loop.call_soon_threadsafe(begin))
     try:

@@ -93,7 +93,7 @@ class Service:
 
     async def _admit(self, target: str, headers: Headers) -> Answer | Visit:
         if self.leaving:  # by then nobody else may listen at this address
-            return _answer(HTTPStatus.SERVICE_UNAVAILABLE, "this instance is about to end: come back to another\n", _retry_after(1000))
+            return _answer(HTTPStatus.SERVICE_UNAVAILABLE, "this instance is about to end: come back to another\n", {"Retry-After": "1"})
         slot = self.slots.take()
         if slot.wait:  # before anything is looked at: it costs nothing, tells nothing about credentials, and spends no ticket
             return _answer(HTTPStatus.SERVICE_UNAVAILABLE, f"too many at once: come back in {slot.wait} ms\n", _retry_after(slot.wait))
@@ -159,8 +159,8 @@ class Service:
 
     async def drain(self) -> None:
         """Give the turns to the other instances, and close every socket with 1012: come back, each in its slot, to one of them."""
-        await self.instance.hand_over()
         self.leaving = True
+        await self.instance.hand_over()
         waits = self.slots.spread(len(self.connections))
         closing = [connection.socket.close(CloseCode.RESTART, str(ms)) for connection, ms in zip(self.connections, waits, strict=True)]
         await asyncio.gather(*closing, return_exceptions=True)

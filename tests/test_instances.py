@@ -99,6 +99,25 @@ async def test_a_start_that_is_cancelled_leaves_nothing(steps: int) -> None:
     assert all(is_foreign(task) for task in asyncio.all_tasks())
 
 
+async def test_an_end_that_is_cancelled_leaves_nothing() -> None:
+    """Nor for whoever is interrupted twice."""
+    running = asyncio.Event()
+
+    async def use() -> None:
+        async with instances(counting(5), 2):
+            running.set()
+            await asyncio.Event().wait()
+
+    using = asyncio.create_task(use())
+    await running.wait()
+    for _ in range(2):
+        using.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await using
+    assert all(is_foreign(task) for task in asyncio.all_tasks())
+
+
 async def leases(node: Node) -> list[str]:
     """The turns that somebody holds a lease of."""
     transcript: Transcript = node.server.instance.transcript

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from websockets import Subprotocol
+from websockets import InvalidStatus, Subprotocol
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection
 
@@ -66,7 +66,8 @@ async def test_who_comes_back_has_the_first_entries_soon(store: str, serve: Serv
             await bob.until("end")
             came = [entry.id for entry in bob.seen if isinstance(entry, Entry)]
     assert came == ["1-0", *(f"1-{n}" for n in range(1, 602))]
-    assert [count for count in asked if count > 1] == [16, 64, 200, 200, 200]
+    sizes = [count for count in asked if count > 1]
+    assert (sizes[:3], {*sizes[3:]}) == ([16, 64, 200], {200})  # of entries that hold several pieces where the store was slow
 
 
 @pytest.mark.parametrize(
@@ -253,6 +254,19 @@ async def test_the_drain_closes_everybody_with_1012(store: str, serve: Serve) ->
 
 
 @both_servers
+async def test_who_comes_while_an_instance_goes_is_sent_elsewhere(store: str, serve: Serve) -> None:
+    """Where the server still listens, as uvicorn does: a 503 that has them come back at different moments."""
+    async with serve(Counting(), store=store) as server:
+        await server.drain()
+        with pytest.raises(InvalidStatus) as refused:
+            async with visit(server):
+                pytest.fail("let in")
+        response = refused.value.response
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+        assert "retry-after-ms" not in response.headers  # to a client that would be a moment of its own
+
+
+@both_servers
 async def test_nothing_is_left_when_the_server_ends(store: str, serve: Serve) -> None:
     """No task, no socket; and the store that was given stays open, for it is not the server's."""
     async with open_store(store) as shared:
@@ -269,7 +283,10 @@ async def test_nothing_is_left_when_the_server_ends(store: str, serve: Serve) ->
 
 
 @both_servers
-async def test_nothing_stays_open_where_the_server_is_cancelled_again(store: str, serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("first", [0, 20, 40])
+async def test_nothing_stays_open_where_the_server_is_cancelled_again(
+    store: str, serve: Serve, caplog: pytest.LogCaptureFixture, first: int
+) -> None:
     """Wherever the second cancellation comes: `kit.ending.end` asks again, and a busy machine is still cleaning up then."""
 
     async def life(ready: asyncio.Future[Service]) -> None:
@@ -277,7 +294,7 @@ async def test_nothing_stays_open_where_the_server_is_cancelled_again(store: str
             ready.set_result(server)
             await asyncio.Event().wait()
 
-    for steps in range(60):
+    for steps in range(first, first + 20):
         ready: asyncio.Future[Service] = asyncio.get_running_loop().create_future()
         living = asyncio.create_task(life(ready))
         async with visit(await ready) as ann:

@@ -148,5 +148,9 @@ async def instances(
             await node.start()
         yield nodes
     finally:
-        for node in nodes:
-            await node.stop()
+        await finish(_stop(nodes))
+
+
+async def _stop(nodes: list[Node]) -> None:
+    for node in nodes:
+        await node.stop()

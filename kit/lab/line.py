@@ -76,8 +76,11 @@ class Line:
             yield
         finally:
             self.closed = True
-            await finish(stop_listening(server))
-            await end(self.tasks)
+            await finish(self._end(server))
+
+    async def _end(self, server: asyncio.Server) -> None:
+        await stop_listening(server)
+        await end(self.tasks)
 
     # ---- faults ----
 

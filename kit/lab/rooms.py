@@ -91,10 +91,13 @@ class OpenRoom:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self.until - time.time()):
                         await self._leave.wait()
-        except Exception as error:  # noqa: BLE001  # whoever opens it must hear why it is not open
-            settle(ready, error)
+        except Exception as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)  # whoever opens it must hear why it is not open
         finally:
             self._left.set()
+            ready.cancel()  # where the lab has ended meanwhile
 
     async def _close(self) -> None:
         self._leave.set()

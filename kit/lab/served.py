@@ -138,8 +138,12 @@ async def served_store(name: str | None = None) -> AsyncIterator[ServedStore]:
     try:
         yield store
     finally:
-        await finish(stop_listening(server))
-        await end(store._connections)
+        await finish(_end(server, store))
+
+
+async def _end(server: asyncio.Server, store: ServedStore) -> None:
+    await stop_listening(server)
+    await end(store._connections)
 
 
 async def flush(url: str) -> None:
