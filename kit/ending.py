@@ -35,7 +35,8 @@ async def before(number: signal.Signals, work: Callable[[], Coroutine[Any, Any, 
     if not callable(theirs):
         yield
         return
-    loop, working = asyncio.get_running_loop(), set[asyncio.Task[None]]()
+    loop = asyncio.get_running_loop()
+    working: asyncio.Task[None] | None = None
 
     async def both() -> None:
         try:
@@ -44,9 +45,10 @@ async def before(number: signal.Signals, work: Callable[[], Coroutine[Any, Any, 
             theirs(number, None)
 
     def begin() -> None:
-        if not working:
-            working.add(loop.create_task(both()))
-        elif all(task.done() for task in working):  # else it is the same once more: a platform tells all, and their parent tells them
+        nonlocal working
+        if working is None:
+            working = loop.create_task(both())
+        elif working.done():  # else it is the same once more: a platform tells all processes, and their parent tells them
             theirs(number, None)
 
     signal.signal(number, lambda *_: loop.call_soon_threadsafe(begin))
@@ -55,7 +57,7 @@ async def before(number: signal.Signals, work: Callable[[], Coroutine[Any, Any, 
     finally:
         signal.signal(number, theirs)
         if working:
-            await asyncio.wait(working)
+            await asyncio.wait({working})
 
 
 async def end(tasks: Iterable[asyncio.Task[Any]], message: str | None = None, *, again: float = 0.3) -> None:

@@ -45,8 +45,8 @@ class Measured(NamedTuple):
     def middle(self, of: Callable[[Round], float]) -> float:
         return median(of(one) for one in self.rounds)
 
-    def delay(self, of: Callable[[Delays], float]) -> float:
-        return median(of(one) for one in self.delays)
+    def delay(self, what: str) -> float:
+        return median(getattr(one, what) for one in self.delays)
 
 
 def measure(
@@ -124,7 +124,7 @@ def _cells(found: Measured) -> list[str]:
     cells = [f"{found.middle(speed):,.0f}" for speed in speeds]
     cells.append(f"{found.middle(lambda r: r.one.joined):.0f}, {found.middle(lambda r: r.many.joined):.0f}")
     if found.delays:
-        cells += [f"{found.delay(delay):.1f}" for delay in (_p50, _p99)]
+        cells += [f"{found.delay(what):.1f}" for what in Delays._fields]
     if drops := _drops(found):
         cells.append(f"{median([wait for one in drops for wait in one.waits] or [nan]):.1f}")
         lost, doubled, said = (sum(each) for each in zip(*((one.lost, one.doubled, one.said) for one in drops), strict=True))
@@ -134,14 +134,6 @@ def _cells(found: Measured) -> list[str]:
 
 def _drops(found: Measured) -> list[Seen]:
     return [one.drops for one in found.rounds if one.drops]
-
-
-def _p50(one: Delays) -> float:
-    return one.p50
-
-
-def _p99(one: Delays) -> float:
-    return one.p99
 
 
 def _fate(kills: list[Seen]) -> str:
@@ -166,11 +158,10 @@ def _targets(measured: dict[Arm, Measured]) -> list[Row]:
         best = max(peers, key=lambda arm: peers[arm].middle(speed))
         ratio = median(speed(our) / speed(their) for our, their in zip(ours.rounds, peers[best].rounds, strict=True))
         rows.append(Row(f"tokens/s, {what}: the kit on a real store", f"{ratio:.1f} times {best.name}", f">= {target}", ratio >= target))
-    delays: list[tuple[str, Callable[[Delays], float]]] = [("p50", _p50), ("p99", _p99)]
-    for what, delay in delays:
-        best = min(peers, key=lambda arm: peers[arm].delay(delay))
-        ratio = median(delay(our) / delay(their) for our, their in zip(ours.delays, peers[best].delays, strict=True))
-        told = f"{ours.delay(delay):.2f} ms, {ratio:.2f} times {best.name}"
+    for what in Delays._fields:
+        best = min(peers, key=lambda arm: peers[arm].delay(what))
+        ratio = median(getattr(our, what) / getattr(their, what) for our, their in zip(ours.delays, peers[best].delays, strict=True))
+        told = f"{ours.delay(what):.2f} ms, {ratio:.2f} times {best.name}"
         rows.append(Row(f"{what} at {PACE} tokens/s: the kit on a real store", told, "<= the best peer's", ratio <= 1))
     whole = _drops(ours) + ours.kills + _drops(measured[ASGI]) + measured[ASGI].kills
     inexact = sum(one.lost + one.doubled for one in whole)
