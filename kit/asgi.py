@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 from websockets import Headers
 
 from kit.auth import Visit
-from kit.connection import Closed
+from kit.connection import CLOSING, STALLED, Closed
 from kit.ending import before, end
 from kit.history import Agent
 from kit.packets import MAX_FRAME, SUBPROTOCOL, CloseCode
@@ -37,8 +37,8 @@ UVICORN: dict[str, Any] = {
     "ws_per_message_deflate": False,  # half the CPU, a third of the memory, and no oracle (CRIME) across secrets in one stream
     "timeout_graceful_shutdown": 5,  # else a reader that stopped would hold up the drain for ever
 }
-PATIENCE = 1.0
-"""Seconds that a close may take."""
+DROP = "kit.drop"
+"""What ends a connection whatever waits in its buffer; uvicorn's own close waits without end for a reader that stopped."""
 
 
 class _Socket:
@@ -88,7 +88,11 @@ class _Socket:
             while self._queue and not self._closed:
                 frame = self._queue.popleft()
                 try:
-                    await self._send({"type": "websocket.send", "text": frame.decode()})
+                    async with asyncio.timeout(STALLED):
+                        await self._send({"type": "websocket.send", "text": frame.decode()})
+                except TimeoutError:
+                    self._closed = True
+                    self.abort()
                 except (OSError, RuntimeError):  # the client has left, or (uvicorn) was sent away for what it sent
                     self._closed = True
                 self.waiting -= len(frame)
@@ -96,9 +100,9 @@ class _Socket:
     async def close(self, code: int, reason: str = "") -> None:
         if not self._closed:
             self._closed = True
-            self.abort(PATIENCE)
+            self.abort(CLOSING)
             with suppress(OSError, TimeoutError):
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(CLOSING):
                     await self._send({"type": "websocket.close", "code": code, "reason": reason})
 
     def abort(self, after: float = 0.0) -> None:
@@ -128,7 +132,10 @@ class App(Starlette):
         return self._service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        _send_at_once(send)
+        transport = getattr(getattr(send, "__self__", None), "transport", None)
+        if isinstance(transport, asyncio.Transport):
+            _send_at_once(transport)
+            scope[DROP] = transport.abort
         await super().__call__(scope, receive, send)
 
     @asynccontextmanager
@@ -143,7 +150,11 @@ class App(Starlette):
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = await self.service.answer(scope.get("method", "GET"), _target(scope), _headers(scope))
         if isinstance(answer, Visit):
-            await _talk(self.service, answer, receive, send)
+            try:
+                await _talk(self.service, answer, receive, send)
+            finally:
+                if DROP in scope:
+                    asyncio.get_running_loop().call_later(CLOSING, scope[DROP])
         elif scope["type"] == "http" or "websocket.http.response" in scope.get("extensions", {}):
             await Response(answer.text, answer.status, answer.headers)(scope, receive, send)
             await asyncio.sleep(0)  # until uvicorn has closed the socket, it would log a refusal as a handshake that was forgotten
@@ -172,13 +183,12 @@ async def _talk(service: Service, visit: Visit, receive: Receive, send: Send) ->
                 await talk.flushed()
 
 
-def _send_at_once(send: Send) -> None:
+def _send_at_once(transport: asyncio.Transport) -> None:
     """Else a token may wait 40 ms for the client's acknowledgement of the last one (Nagle's algorithm, RFC 896).
 
     asyncio sees to that, but not where uvicorn's workers share a socket (https://github.com/Kludex/uvicorn/issues/3149, open in 0.54).
     """
-    transport = getattr(getattr(send, "__self__", None), "transport", None)
-    if isinstance(transport, asyncio.Transport) and (sock := transport.get_extra_info("socket")):
+    if sock := transport.get_extra_info("socket"):
         with suppress(OSError):  # a Unix socket holds nothing back
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 

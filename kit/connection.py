@@ -36,6 +36,10 @@ BEHIND = 128 * 1024
 """Bytes in the socket's buffer from which on a reader is slow."""
 HELD = 1024 * 1024
 """Bytes of a log that are held for a reader who may stop: he has a batch, and what the socket takes."""
+STALLED = 80.0
+"""Seconds after which a reader that takes nothing is dropped. The servers' pings can't tell: they, too, wait for the full buffer."""
+CLOSING = 1.0
+"""Seconds that a client has to answer a close: neither a flood nor a drain waits for it longer."""
 FIRST, MOST = 16, 200
 """Entries of a visit's first read, and of any: each takes four times as many as the last, so that who comes back has the first soon."""
 _BEAT = encode(Beat())

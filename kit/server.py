@@ -23,7 +23,7 @@ from websockets.asyncio.server import serve as serve_websocket
 from websockets.protocol import State
 
 from kit.auth import Visit
-from kit.connection import Closed
+from kit.connection import CLOSING, STALLED, Closed
 from kit.ending import finish, stop_listening
 from kit.history import Agent
 from kit.packets import MAX_FRAME, SUBPROTOCOL
@@ -31,11 +31,6 @@ from kit.service import Answer, Service, opened, origin_of
 
 _quiet = logging.getLogger("kit.server.websocket")
 _quiet.setLevel(logging.INFO)  # below, `websockets` logs every header and frame, and so every credential
-
-STALLED = 80.0
-"""Seconds after which a reader that takes nothing is dropped. The library's pings can't tell: they, too, wait for the full buffer."""
-CLOSING = 1.0
-"""Seconds that a client has to answer a close: neither a flood nor a drain waits for it longer."""
 
 
 class _Socket:

@@ -30,6 +30,8 @@ both_servers = pytest.mark.parametrize(
     ("store", "serve"), [("fakeredis", "websockets"), ("real", "websockets"), ("real", "asgi")], indirect=True
 )
 """The test runs on both stores, as all do, and once more over ASGI: for what the server that listens might spoil."""
+each_server = pytest.mark.parametrize("serve", ["websockets", "asgi"], indirect=True)
+"""The same, of a test that has a store of its own."""
 
 
 def ref() -> str:

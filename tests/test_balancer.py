@@ -11,9 +11,10 @@ from websockets.asyncio.client import connect as connect_websocket
 
 from kit.history import Agent, History
 from kit.lab.balancer import Balancer, balancer
-from kit.lab.instances import Node
+from kit.lab.instances import Node, Serve
 from kit.packets import AnyPacket, Content, Takeover
 from tests.promises.support import Judge, Watcher, count, counting, nodes, read_log, watch
+from tests.support import both_servers
 
 PEOPLE = 6
 KIT = [Subprotocol("kit.v1")]
@@ -97,11 +98,12 @@ async def told_once(store: str, everybody: list[Watcher], turns: list[str]) -> l
     return logs
 
 
-async def test_a_rolling_deploy_with_connections_open(store: str) -> None:
+@both_servers
+async def test_a_rolling_deploy_with_connections_open(store: str, serve: Serve) -> None:
     """One instance after the other leaves and comes back: sockets close with 1012, turns are handed over, nothing is lost or said twice."""
     done = asyncio.Event()
     async with (
-        nodes(store, counting_until(done), 4, lease=LEASE) as four,
+        nodes(store, counting_until(done), 4, lease=LEASE, serve=serve) as four,
         balancer([node.url for node in four]) as wire,
         people(wire, four[0]) as everybody,
     ):
@@ -124,10 +126,11 @@ async def test_a_rolling_deploy_with_connections_open(store: str) -> None:
         assert wire.dials >= 2 * PEOPLE
 
 
-async def test_the_maximum_duration_of_a_connection_is_nobodys_loss(store: str) -> None:
+@both_servers
+async def test_the_maximum_duration_of_a_connection_is_nobodys_loss(store: str, serve: Serve) -> None:
     """A platform closes every socket after its time; the agents do not notice, and each client goes on where it was."""
     async with (
-        nodes(store, counting(100, pace=100), 4, lease=LEASE, max_duration=0.3) as four,
+        nodes(store, counting(100, pace=100), 4, lease=LEASE, max_duration=0.3, serve=serve) as four,
         balancer([node.url for node in four]) as wire,
         people(wire, four[0]) as everybody,
     ):

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 from redis.exceptions import RedisError, ResponseError
 
-from kit.lab.instances import Node
+from kit.lab.instances import Node, Serve
 from kit.lab.picture import look
 from kit.log import WrongShards
 from kit.packets import End, EntryId, Packet, Takeover
@@ -18,6 +18,7 @@ from kit.store import Store, open_store
 from kit.transcript import Transcript
 from tests.conftest import RealCluster
 from tests.promises.support import Judge, Watcher, count, counting, endless, nodes, read_log, said, turn_of, watch
+from tests.support import each_server
 
 SHARDS = 8
 
@@ -97,11 +98,12 @@ async def test_cluster_keys_without_a_tag_are_refused_together(real_cluster: Rea
 # ---- the promises ----
 
 
-async def test_cluster_p1_p2_each_client_sees_its_log_whatever_is_cut(real_cluster: RealCluster, sessions: list[str]) -> None:
+@each_server
+async def test_cluster_p1_p2_each_client_sees_its_log_whatever_is_cut(real_cluster: RealCluster, sessions: list[str], serve: Serve) -> None:
     """Six sessions at once, a client of each on both instances, sockets cut at random: nothing lost, doubled or out of order."""
     rng = random.Random(1)
     async with (
-        nodes(real_cluster.url, counting(80, pace=400), 2, shards=SHARDS) as (one, other),
+        nodes(real_cluster.url, counting(80, pace=400), 2, shards=SHARDS, serve=serve) as (one, other),
         watching(one, sessions, "ann") as here,
         watching(other, sessions, "bob") as there,
     ):
@@ -117,10 +119,11 @@ async def test_cluster_p1_p2_each_client_sees_its_log_whatever_is_cut(real_clust
             assert far.text(turn) == count(80)
 
 
-async def test_cluster_p5_a_stop_is_a_stop(real_cluster: RealCluster, sessions: list[str]) -> None:
+@each_server
+async def test_cluster_p5_a_stop_is_a_stop(real_cluster: RealCluster, sessions: list[str], serve: Serve) -> None:
     """Said to the instance that does not run the turn: nothing follows the receipt but the end."""
     async with (
-        nodes(real_cluster.url, endless, 2, shards=SHARDS) as (one, other),
+        nodes(real_cluster.url, endless, 2, shards=SHARDS, serve=serve) as (one, other),
         watching(one, sessions, "ann") as here,
         watching(other, sessions, "bob") as there,
     ):
@@ -134,10 +137,11 @@ async def test_cluster_p5_a_stop_is_a_stop(real_cluster: RealCluster, sessions: 
             await log_of(real_cluster, session)
 
 
-async def test_cluster_p6_another_instance_goes_on(real_cluster: RealCluster, sessions: list[str]) -> None:
+@each_server
+async def test_cluster_p6_another_instance_goes_on(real_cluster: RealCluster, sessions: list[str], serve: Serve) -> None:
     """The owner of turns on all three servers is gone without a word: each goes on elsewhere, exact."""
     async with (
-        nodes(real_cluster.url, counting(80, pace=100), 2, shards=SHARDS) as (owner, other),
+        nodes(real_cluster.url, counting(80, pace=100), 2, shards=SHARDS, serve=serve) as (owner, other),
         watching(other, sessions, "bob") as far,
     ):
         async with watching(owner, sessions, "ann") as near:
@@ -152,14 +156,15 @@ async def test_cluster_p6_another_instance_goes_on(real_cluster: RealCluster, se
             assert said(watcher.log, turn) == count(80)
 
 
-async def test_cluster_p7_a_server_that_lost_its_tail_is_no_others_business(real_cluster: RealCluster) -> None:
+@each_server
+async def test_cluster_p7_a_server_that_lost_its_tail_is_no_others_business(real_cluster: RealCluster, serve: Serve) -> None:
     """One comes back with an old dump: its sessions are told `lost`, move to a new log and go on; on the others nobody notices."""
     async with open_store(real_cluster.url) as store:
         names = {server.url: kept for server, kept in spread(store).items()}
     victim = real_cluster.servers[1]
     sessions = [name for kept in names.values() for name in kept]
     async with (
-        nodes(real_cluster.url, counting(120, pace=60), 2, shards=SHARDS) as (one, other),
+        nodes(real_cluster.url, counting(120, pace=60), 2, shards=SHARDS, serve=serve) as (one, other),
         watching(one, sessions, "ann") as here,
         watching(other, sessions, "bob") as there,
     ):
@@ -180,10 +185,11 @@ async def test_cluster_p7_a_server_that_lost_its_tail_is_no_others_business(real
             assert said(far.log, turn) == count(120)
 
 
-async def test_cluster_a_shard_that_moves_is_followed(real_cluster: RealCluster, sessions: list[str]) -> None:
+@each_server
+async def test_cluster_a_shard_that_moves_is_followed(real_cluster: RealCluster, sessions: list[str], serve: Serve) -> None:
     """Its slot goes to another server under a speaking agent, and back: each time the session gets a new log, is told so, and goes on."""
     async with (
-        nodes(real_cluster.url, counting(150, pace=100), 2, shards=SHARDS) as (one, other),
+        nodes(real_cluster.url, counting(150, pace=100), 2, shards=SHARDS, serve=serve) as (one, other),
         watch(one.server, sessions[0], "ann") as ann,
         watch(other.server, sessions[0], "bob") as bob,
     ):

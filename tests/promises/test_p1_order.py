@@ -30,9 +30,10 @@ async def test_p1_clients_on_three_instances_see_the_same_log(store: str, serve:
             assert person.seen == log
 
 
-async def test_p1_a_late_client_sees_the_same_order_as_the_early_one(store: str) -> None:
+@both_servers
+async def test_p1_a_late_client_sees_the_same_order_as_the_early_one(store: str, serve: Serve) -> None:
     """One reads live and joined packets, the other the log from its beginning, while it grows: the frames are the same."""
-    async with nodes(store, counting(300, pace=1500), 2) as (one, other), watch(one.server, "late") as early:
+    async with nodes(store, counting(300, pace=1500), 2, serve=serve) as (one, other), watch(one.server, "late") as early:
         turn = turn_of(await early.session.prompt("go"))
         await early.pieces(turn, 100)
         async with watch(other.server, "late", "bob") as late:
@@ -42,14 +43,15 @@ async def test_p1_a_late_client_sees_the_same_order_as_the_early_one(store: str)
             Judge(late.log)
 
 
+@both_servers
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
-async def test_p1_cuts_at_random_points_do_not_change_the_order(store: str, seed: int) -> None:
+async def test_p1_cuts_at_random_points_do_not_change_the_order(store: str, serve: Serve, seed: int) -> None:
     """However often the sockets of one client are cut, it sees the log that the undisturbed one sees."""
     rng = random.Random(seed)
     session = f"cuts-{seed}"
     async with (
-        nodes(store, counting(120, pace=1500), 2) as (one, other),
+        nodes(store, counting(120, pace=1500), 2, serve=serve) as (one, other),
         watch(one.server, session) as calm,
         watch(other.server, session, "bob") as cut,
     ):

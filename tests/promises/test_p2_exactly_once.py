@@ -32,10 +32,11 @@ async def test_p2_a_program_that_was_restarted_gets_only_the_rest(store: str, se
             assert said(first + again.log) == count(200)
 
 
+@both_servers
 @pytest.mark.parametrize("at", range(0, 24, 4))
-async def test_p2_every_entry_is_a_place_to_come_back_to(store: str, at: int) -> None:
+async def test_p2_every_entry_is_a_place_to_come_back_to(store: str, serve: Serve, at: int) -> None:
     """A cursor on a word, on a packet, on the last entry: what follows is the log after it, and hello says `resumed`."""
-    async with nodes(store, counting(20, pace=5000), 1, join=False) as (one,), watch(one.server, "any") as ann:
+    async with nodes(store, counting(20, pace=5000), 1, join=False, serve=serve) as (one,), watch(one.server, "any") as ann:
         await ann.ended(turn_of(await ann.session.prompt("go")))
         whole = ids(ann.log)
         after = whole[min(at, len(whole) - 1)]
@@ -78,12 +79,13 @@ async def test_p2_cuts_while_people_talk(store: str, serve: Serve, seed: int) ->
         assert [e.text for e in log if isinstance(e, Prompt)] == [f"word {i}" for i in range(6)]
 
 
+@both_servers
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
-async def test_p2_lost_replies_of_the_store_lose_and_double_nothing(store: str, seed: int) -> None:
+async def test_p2_lost_replies_of_the_store_lose_and_double_nothing(store: str, serve: Serve, seed: int) -> None:
     """A third of the commits is lost on the way there, on the way back, or arrives late: the text is exact, with one end."""
     session = f"lossy-{seed}"
-    async with nodes(store, counting(120, pace=4000), 1) as (one,), watch(one.server, session) as ann:
+    async with nodes(store, counting(120, pace=4000), 1, serve=serve) as (one,), watch(one.server, session) as ann:
         losses = Losses(one.store, random.Random(seed))
         turn = turn_of(await ann.session.prompt("go"))
         await ann.ended(turn)

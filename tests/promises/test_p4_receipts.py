@@ -88,9 +88,14 @@ async def test_p4_a_repeated_word_is_a_duplicate_and_applied_once(store: str, se
         assert said(log) == "".join(f"{i} " for i in range(1, 31))
 
 
-async def test_p4_a_ref_with_another_body_is_refused_and_another_persons_ref_is_not(store: str) -> None:
+@both_servers
+async def test_p4_a_ref_with_another_body_is_refused_and_another_persons_ref_is_not(store: str, serve: Serve) -> None:
     """A ref belongs to one person and one word."""
-    async with nodes(store, counting(1), 1) as (one,), watch(one.server, "s", "ann") as ann, watch(one.server, "s", "bob") as bob:
+    async with (
+        nodes(store, counting(1), 1, serve=serve) as (one,),
+        watch(one.server, "s", "ann") as ann,
+        watch(one.server, "s", "bob") as bob,
+    ):
         word = Prompt(text="go", ref=ref())
         assert (await ann.session.say(word)).status == "applied"
         refused = await ann.session.say(msgspec.structs.replace(word, text="stay"))
@@ -100,9 +105,14 @@ async def test_p4_a_ref_with_another_body_is_refused_and_another_persons_ref_is_
         assert [e.text for e in await read_log(store, "s") if isinstance(e, Prompt)] == ["go", "go"]
 
 
-async def test_p4_of_two_answers_claims_or_results_one_is_applied(store: str) -> None:
+@both_servers
+async def test_p4_of_two_answers_claims_or_results_one_is_applied(store: str, serve: Serve) -> None:
     """On two instances at once: one is first in the log, the other is too late, and both are told the truth."""
-    async with nodes(store, both_open, 2) as (one, other), watch(one.server, "s", "ann") as ann, watch(other.server, "s", "bob") as bob:
+    async with (
+        nodes(store, both_open, 2, serve=serve) as (one, other),
+        watch(one.server, "s", "ann") as ann,
+        watch(other.server, "s", "bob") as bob,
+    ):
         turn = await opened(ann)
         await bob.until(lambda w: any(isinstance(e, Ask) for e in w.log))
         told: list[tuple[str, Receipt]] = []
@@ -127,6 +137,7 @@ def _applied(told: list[tuple[str, Receipt]]) -> str:
     return next(str(receipt.id) for _, receipt in told if receipt.status == "applied")
 
 
+@both_servers
 @pytest.mark.parametrize(
     ("word", "hint"),
     [
@@ -144,9 +155,9 @@ def _applied(told: list[tuple[str, Receipt]]) -> str:
         (Prompt(text="x", to="nobody"), "no agent"),
     ],
 )
-async def test_p4_what_cannot_be_applied_is_refused_and_not_logged(store: str, word: Said, hint: str) -> None:
+async def test_p4_what_cannot_be_applied_is_refused_and_not_logged(store: str, serve: Serve, word: Said, hint: str) -> None:
     """Unknown turns, calls and agents, and words that do not fit a call: the reason says what to do, the log stays as it was."""
-    async with nodes(store, both_open, 2) as (one, other), watch(one.server, "s") as ann:
+    async with nodes(store, both_open, 2, serve=serve) as (one, other), watch(one.server, "s") as ann:
         await opened(ann)
         async with watch(other.server, "s") as elsewhere:
             receipt = await elsewhere.session.say(word)
@@ -155,9 +166,10 @@ async def test_p4_what_cannot_be_applied_is_refused_and_not_logged(store: str, w
         assert [type(e) for e in await read_log(store, "s")] == [type(e) for e in ann.log]
 
 
-async def test_p4_words_after_the_end_are_too_late_and_stand_in_the_log(store: str) -> None:
+@both_servers
+async def test_p4_words_after_the_end_are_too_late_and_stand_in_the_log(store: str, serve: Serve) -> None:
     """Stop, edit and answer of a turn that has ended change nothing, and nothing runs because of them."""
-    async with nodes(store, QUESTIONS, 1) as (one,), watch(one.server, "s") as ann:
+    async with nodes(store, QUESTIONS, 1, serve=serve) as (one,), watch(one.server, "s") as ann:
         turn = await opened_first(ann)
         assert (await ann.session.stop(turn)).status == "applied"
         await ann.ended(turn)
@@ -212,13 +224,14 @@ async def say_and_repeat(session: Session, word: Said, rng: random.Random) -> li
     return [first, again]
 
 
+@both_servers
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
-async def test_p4_every_receipt_is_what_the_log_says(store: str, seed: int) -> None:
+async def test_p4_every_receipt_is_what_the_log_says(store: str, serve: Serve, seed: int) -> None:
     """Two people say 25 words each at random, through cuts: an independent fold of the final log comes to the same receipts."""
     session = f"model-{seed}"
     async with (
-        nodes(store, QUESTIONS, 2) as both,
+        nodes(store, QUESTIONS, 2, serve=serve) as both,
         watch(both[0].server, session, "ann") as ann,
         watch(both[1].server, session, "bob") as bob,
     ):

@@ -65,9 +65,10 @@ async def test_p5_nothing_but_the_end_follows_a_stop(store: str, serve: Serve) -
         Judge(await read_log(store, "s"))
 
 
-async def test_p5_a_queued_turn_is_stopped_before_it_speaks(store: str) -> None:
+@both_servers
+async def test_p5_a_queued_turn_is_stopped_before_it_speaks(store: str, serve: Serve) -> None:
     """A stop of one queued turn takes it out of the queue; what comes after it moves up."""
-    async with nodes(store, counting(60), 1) as (one,), watch(one.server, "s") as ann:
+    async with nodes(store, counting(60), 1, serve=serve) as (one,), watch(one.server, "s") as ann:
         first, second, third = [turn_of(await ann.session.prompt(text)) for text in ("a", "b", "c")]
         assert (await ann.session.stop(second)).status == "applied"
         assert (await ann.ended(second)).reason == "stopped"
@@ -77,13 +78,14 @@ async def test_p5_a_queued_turn_is_stopped_before_it_speaks(store: str) -> None:
         Judge(ann.log)
 
 
-async def test_p5_stop_ends_all_that_is_open_or_queued(store: str) -> None:
+@both_servers
+async def test_p5_stop_ends_all_that_is_open_or_queued(store: str, serve: Serve) -> None:
     """Without `turn`: of every agent, streaming, queued and waiting for an answer; a later prompt is not meant."""
 
     async def asking(history: History) -> AsyncIterator[AnyPacket]:
         yield Ask(call=f"c{history.turn}", text="Well?")
 
-    async with nodes(store, {"counter": Watched(), "asker": asking}, 2) as (one, other), watch(one.server, "s") as ann:
+    async with nodes(store, {"counter": Watched(), "asker": asking}, 2, serve=serve) as (one, other), watch(one.server, "s") as ann:
         turns = [turn_of(await ann.session.prompt("go", to=to), to) for to in ("counter", "counter", "asker")]
         await ann.until(lambda w: any(isinstance(e, Ask) for e in w.log))
         await idle(one.server, turns[2])
@@ -103,10 +105,11 @@ async def idle(server: Any, turn: str) -> None:
         await asyncio.wait(runs)
 
 
-async def test_p5_an_edit_replaces_the_turn_and_keeps_what_was_said(store: str) -> None:
+@both_servers
+async def test_p5_an_edit_replaces_the_turn_and_keeps_what_was_said(store: str, serve: Serve) -> None:
     """The old turn ends `replaced`; the new one comes before what was queued, and its history holds what the old one said."""
     agent = Watched()
-    async with nodes(store, agent, 1) as (one,), watch(one.server, "s") as ann:
+    async with nodes(store, agent, 1, serve=serve) as (one,), watch(one.server, "s") as ann:
         first = turn_of(await ann.session.prompt("first"))
         queued = turn_of(await ann.session.prompt("queued"))
         await ann.pieces(first, 10)
@@ -127,7 +130,8 @@ async def test_p5_an_edit_replaces_the_turn_and_keeps_what_was_said(store: str) 
         Judge(ann.log)
 
 
-async def test_p5_an_edit_of_a_waiting_turn_asks_anew(store: str) -> None:
+@both_servers
+async def test_p5_an_edit_of_a_waiting_turn_asks_anew(store: str, serve: Serve) -> None:
     """A turn that waits is run by nobody; still it ends `replaced`, and the new one speaks."""
 
     async def asking(history: History) -> AsyncIterator[AnyPacket]:
@@ -136,7 +140,7 @@ async def test_p5_an_edit_of_a_waiting_turn_asks_anew(store: str) -> None:
         else:
             yield Ask(call="c", text="Which?")
 
-    async with nodes(store, asking, 1) as (one,), watch(one.server, "s") as ann:
+    async with nodes(store, asking, 1, serve=serve) as (one,), watch(one.server, "s") as ann:
         first = turn_of(await ann.session.prompt("first"))
         await ann.until(lambda w: any(isinstance(e, Ask) for e in w.log))
         await idle(one.server, first)
@@ -146,18 +150,19 @@ async def test_p5_an_edit_of_a_waiting_turn_asks_anew(store: str) -> None:
         assert ann.text(new) == "now I know"
 
 
+@both_servers
 @pytest.mark.parametrize(
     "mode",
     [{"dialect": "responses"}, {"dialect": "responses", "background": False}, {"dialect": "chat"}],
     ids=["background", "foreground", "chat"],
 )
-async def test_p5_the_model_call_is_closed(store: str, mode: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_p5_the_model_call_is_closed(store: str, serve: Serve, mode: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The model's server sees that its client left in mid-answer, or (background) that the response was cancelled: no token after that."""
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "KIT_MODEL"):
         monkeypatch.delenv(name, raising=False)
     async with model.serve(pace=200.0) as provider:
         agent = openai_agent(base_url=provider.url, model="kit-scripted", **mode)
-        async with nodes(store, agent, 1) as (one,), watch(one.server, "s") as ann:
+        async with nodes(store, agent, 1, serve=serve) as (one,), watch(one.server, "s") as ann:
             turn = turn_of(await ann.session.prompt("count to 300"))
             await ann.until(saying("20", turn))
             receipt = await ann.session.stop(turn)
@@ -174,14 +179,15 @@ def saying(text: str, turn: str) -> Callable[[Watcher], bool]:
     return lambda watcher: text in watcher.text(turn)
 
 
-async def test_p5_a_stopped_turn_asks_nobody_when_the_store_is_back(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@both_servers
+async def test_p5_a_stopped_turn_asks_nobody_when_the_store_is_back(store: str, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was about to ask another agent when the store failed, and was stopped before it answered again."""
 
     async def passing_on(history: History) -> AsyncIterator[AnyPacket | Prompt]:
         yield Content("before ")
         yield Prompt(text="go on", to="other")
 
-    async with nodes(store, {"agent": passing_on, "other": counting(3)}, 1) as (one,), watch(one.server, "s") as ann:
+    async with nodes(store, {"agent": passing_on, "other": counting(3)}, 1, serve=serve) as (one,), watch(one.server, "s") as ann:
         instance, failed = one.server.instance, asyncio.Event()
         say = instance.transcript.say
 

@@ -17,7 +17,7 @@ from kit.store import open_store
 from kit.transcript import Transcript
 from tests.conftest import RealStore
 from tests.promises.support import Judge, Watcher, count, counting, endless, nodes, read_log, said, turn_of, watch
-from tests.support import both_servers, ref, visit
+from tests.support import both_servers, each_server, ref, visit
 
 
 async def talked(person: Watcher, turns: int = 1) -> None:
@@ -26,6 +26,7 @@ async def talked(person: Watcher, turns: int = 1) -> None:
         await person.ended(turn_of(await person.session.prompt("go")))
 
 
+@both_servers
 @pytest.mark.parametrize(
     ("after", "reason"),
     [
@@ -39,17 +40,18 @@ async def talked(person: Watcher, turns: int = 1) -> None:
         ("-1-0", "other log"),
     ],
 )
-async def test_p7_a_cursor_that_cannot_be(store: str, after: str, reason: str) -> None:
+async def test_p7_a_cursor_that_cannot_be(store: str, serve: Serve, after: str, reason: str) -> None:
     """From the future, beyond 64 bits, nonsense: hello says `gap` and why, a gap frame follows, then the whole log."""
-    async with nodes(store, counting(5), 1, join=False) as (one,), watch(one.server, "s") as ann:
+    async with nodes(store, counting(5), 1, join=False, serve=serve) as (one,), watch(one.server, "s") as ann:
         await talked(ann)
         async with visit(one.server, "s", query=f"?after={after}&log={ann.session.log}") as late:
             await told_all(late, reason, ann)
 
 
-async def test_p7_a_cursor_of_another_log(store: str) -> None:
+@both_servers
+async def test_p7_a_cursor_of_another_log(store: str, serve: Serve) -> None:
     """The id exists here too, but the client read it elsewhere: nothing is taken for known."""
-    async with nodes(store, counting(5), 1, join=False) as (one,), watch(one.server, "s") as ann:
+    async with nodes(store, counting(5), 1, join=False, serve=serve) as (one,), watch(one.server, "s") as ann:
         await talked(ann)
         async with visit(one.server, "s", query="?after=1-2&log=AAAAAAAA") as late:
             await told_all(late, "other log", ann)
@@ -82,7 +84,8 @@ async def test_p7_a_trimmed_beginning_is_told(store: str, serve: Serve) -> None:
             assert zoe.seen == kept[6:]
 
 
-async def test_p7_an_open_turn_is_never_trimmed(store: str) -> None:
+@both_servers
+async def test_p7_an_open_turn_is_never_trimmed(store: str, serve: Serve) -> None:
     """Its prompt and all after it stay, however much is said meanwhile."""
 
     async def slow(history: History) -> AsyncIterator[AnyPacket]:
@@ -90,7 +93,7 @@ async def test_p7_an_open_turn_is_never_trimmed(store: str) -> None:
         await asyncio.Event().wait()
 
     agents = {"agent": counting(10, pace=5000), "slow": slow}
-    async with nodes(store, agents, 1, keep=10, join=False) as (one,), watch(one.server, "s") as ann:
+    async with nodes(store, agents, 1, keep=10, join=False, serve=serve) as (one,), watch(one.server, "s") as ann:
         await talked(ann, 2)
         slow_one = turn_of(await ann.session.prompt("go", to="slow"), "slow")
         await talked(ann, 5)
@@ -135,19 +138,25 @@ async def test_p7_a_log_that_vanishes_is_told_to_everybody(store: str, serve: Se
         assert ann.session.log == bob.session.log
 
 
-async def test_p7_a_store_that_comes_back_empty(real_store: RealStore) -> None:
+@each_server
+async def test_p7_a_store_that_comes_back_empty(real_store: RealStore, serve: Serve) -> None:
     """`kill -9` of the store under a speaking agent: everybody is told `lost`; the session goes on in a new log."""
-    async with nodes(real_store.url, endless, 2) as both, watch(both[0].server, "s") as ann, watch(both[1].server, "s", "bob") as bob:
+    async with (
+        nodes(real_store.url, endless, 2, serve=serve) as both,
+        watch(both[0].server, "s") as ann,
+        watch(both[1].server, "s", "bob") as bob,
+    ):
         await bob.pieces(turn_of(await ann.session.prompt("go")), 20)
         await asyncio.to_thread(real_store.restart)
         await went_on(real_store, both, ann, bob)
         assert [e.text for e in ann.log if isinstance(e, Prompt)] == ["anew"]
 
 
-async def test_p7_a_store_that_lost_the_tail(real_store: RealStore) -> None:
+@each_server
+async def test_p7_a_store_that_lost_the_tail(real_store: RealStore, serve: Serve) -> None:
     """It comes back with an old dump: what it kept is served under a new log's name, what it lost is told, and the turn goes on."""
     async with (
-        nodes(real_store.url, counting(400, pace=300), 2, join=False) as both,
+        nodes(real_store.url, counting(400, pace=300), 2, join=False, serve=serve) as both,
         watch(both[0].server, "s") as ann,
         watch(both[1].server, "s", "bob") as bob,
     ):
@@ -170,9 +179,10 @@ async def test_p7_a_store_that_lost_the_tail(real_store: RealStore) -> None:
         assert ann.session.log == bob.session.log != before
 
 
-async def test_p7_a_turn_whose_end_was_lost_goes_on(real_store: RealStore, monkeypatch: pytest.MonkeyPatch) -> None:
+@each_server
+async def test_p7_a_turn_whose_end_was_lost_goes_on(real_store: RealStore, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """It had ended, and was about to be let go, when the store came back without its end: it is said to its end again."""
-    async with nodes(real_store.url, counting(40, pace=200), 1, join=False) as (one,), watch(one.server, "s") as ann:
+    async with nodes(real_store.url, counting(40, pace=200), 1, join=False, serve=serve) as (one,), watch(one.server, "s") as ann:
         transcript = one.server.instance.transcript
         release, before, known = transcript.release, transcript.run_id(0), asyncio.Event()
 
@@ -197,10 +207,11 @@ async def test_p7_a_turn_whose_end_was_lost_goes_on(real_store: RealStore, monke
         assert said(log, turn) == count(40)
 
 
-async def test_p7_many_sessions_go_on_when_their_store_comes_back(real_store: RealStore) -> None:
+@each_server
+async def test_p7_many_sessions_go_on_when_their_store_comes_back(real_store: RealStore, serve: Serve) -> None:
     """Some of an instance's turns meet the restart by an append, some only hear of it; each of them goes on."""
     names = [f"s{i}" for i in range(60)]
-    async with nodes(real_store.url, counting(12, pace=5), 1) as (one,), AsyncExitStack() as people:
+    async with nodes(real_store.url, counting(12, pace=5), 1, serve=serve) as (one,), AsyncExitStack() as people:
         everybody = [await people.enter_async_context(watch(one.server, name)) for name in names]
         turns = [turn_of(await ann.session.prompt("go")) for ann in everybody]
         for heard in (3, 7):
@@ -229,9 +240,10 @@ async def went_on(real_store: RealStore, both: list[Node], ann: Watcher, bob: Wa
     assert ann.log == bob.log == log
 
 
-async def test_p7_what_is_said_while_an_empty_log_is_read_is_not_skipped(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@both_servers
+async def test_p7_what_is_said_while_an_empty_log_is_read_is_not_skipped(store: str, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """The store was emptied: a client is told, and gets the first word of the new log though it came in that very moment."""
-    async with nodes(store, counting(3), 1, join=False) as (one,), watch(one.server, "s") as ann:
+    async with nodes(store, counting(3), 1, join=False, serve=serve) as (one,), watch(one.server, "s") as ann:
         await talked(ann)
         instance = one.server.instance
         read, asked = instance.transcript.read, list[EntryId]()

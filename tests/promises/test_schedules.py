@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import itertools
 
+from kit.lab.instances import Serve
 from tests.soak.stories import FAULTS, KILLS, world, world_of_processes
+from tests.support import both_servers
 
 STORIES = 20
 WORLDS = 4
 KILLED = 4
 
 
-async def test_p1_to_p7_under_generated_schedules(store: str) -> None:
+@both_servers
+async def test_p1_to_p7_under_generated_schedules(store: str, serve: Serve) -> None:
     """Cuts, half-open and duplicate connections, instances that stop, freeze and leave, a trimmed log: nothing is lost, doubled or late."""
     seeds = iter(range(STORIES))
 
     async def tell() -> None:
-        async with world(store) as one:
+        async with world(store, serve) as one:
             for seed in seeds:
                 await one.tell(seed, FAULTS)
 

@@ -19,9 +19,10 @@ from kit.history import History
 from kit.lab import served
 from kit.lab.chaos import INSTANCE, Schedule, Witness, play, witness
 from kit.lab.framed import line_to
-from kit.lab.instances import instances
+from kit.lab.instances import Serve, instances
 from kit.lab.processes import Process, processes
 from kit.packets import AnyPacket, Content, Entry, EntryId, Gap, Prompt, Receipt
+from kit.server import serve
 from tests.promises.support import Judge, count, said
 
 SAYS = 12
@@ -135,10 +136,10 @@ class _Store:
 
 
 @asynccontextmanager
-async def world(url: str) -> AsyncIterator[World]:
+async def world(url: str, serve: Serve = serve) -> AsyncIterator[World]:
     """Three instances of this process."""
     async with (
-        instances({"agent": counter}, 3, store=url, lease=LEASE, beat=0.1) as (safe, one, two),
+        instances({"agent": counter}, 3, store=url, serve=serve, lease=LEASE, beat=0.1) as (safe, one, two),
         line_to((one, two)) as wire,
     ):
         yield World(url, safe.url, {"line": wire, "quality": wire, "one": one, "two": two}, safe.token("ann"), silence=2.0)
