@@ -17,9 +17,10 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:  # each command imports what it needs: `doctor` runs where packages are missing
+    from kit.agents.tape import Tape
     from kit.history import Agent
     from kit.server import Server
 
@@ -47,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(asyncio.run(options.run(options)) or 0)
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
+    except asyncio.CancelledError:  # `_chat` was told to end, and has
+        return 128 + signal.SIGTERM
     except Unusable as error:
         print(f"python -m kit: {error}", file=sys.stderr)
         return 2
@@ -101,7 +104,12 @@ def _serving_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=0, help="0: any that is free")
     parser.add_argument("--store", metavar="URL", help="redis://, rediss:// or unix://; without it, this process's own memory")
     parser.add_argument("--agent", metavar="MODULE:NAME", help="your agent, or a dict of agents by name; without it, the demo on a model")
-    parser.add_argument("--pace", type=float, default=50.0, metavar="TOKENS_PER_S", help="of the embedded model (0: as fast as it can)")
+    parser.add_argument(
+        "--pace", type=float, metavar="TOKENS_PER_S", help="of the embedded model: 50, or a tape's own; 0: as fast as it can"
+    )
+    tapes = parser.add_mutually_exclusive_group()
+    tapes.add_argument("--tape", type=Path, metavar="FILE", help="keep what the demo's model says, and save it there at the end")
+    tapes.add_argument("--play", type=Path, metavar="FILE", help="let the embedded model say what is on that tape; no key is used")
     parser.add_argument("--lease", type=_positive, default=2.0, metavar="SECONDS", help="how long a turn waits for an instance that died")
     parser.add_argument("--max-duration", type=_positive, metavar="SECONDS", help="close each connection after this time, as platforms do")
     parser.add_argument("--ttl", type=_duration, default=86400.0, metavar="TIME", help="how long a session is kept after its last word: 1d")
@@ -168,16 +176,60 @@ async def _instance(options: argparse.Namespace) -> AsyncIterator[Server]:
 
 @asynccontextmanager
 async def _agents(options: argparse.Namespace) -> AsyncIterator[Agent | Mapping[str, Agent]]:
-    """The agent named on the command line, else the demo, on the embedded model where no key is set."""
+    """The agent named on the command line, else the demo, on the embedded model where no key is set or a tape is played."""
     if options.agent:
+        if options.tape:
+            raise Unusable("--tape keeps what the demo says, and --agent names your own: give yours a tape, by openai_agent(tape=...)")
+        if options.play:
+            raise Unusable("--play is said by the demo, and --agent names your own: leave one of them out")
         yield _imported(options.agent)
         return
     from kit.agents import model
-    from kit.agents.demo import default_agent, import_client
+    from kit.agents.demo import TOOLS, default_agent, import_client
 
-    async with model.serve(pace=options.pace or None) as embedded:
-        await asyncio.to_thread(import_client)  # now: no turn that is taken over should wait for it
-        yield default_agent(embedded.url)
+    pace = 50.0 if options.pace is None else options.pace or None
+    played = _played(options.play)
+    with _taped(options.tape) as tape:
+        async with model.serve(pace=pace) as embedded:
+            client = await asyncio.to_thread(import_client)  # now: no turn that is taken over should wait for it
+            if played is None:
+                yield default_agent(embedded.url, tape=tape)
+                return
+            embedded.play(played, pace="tape" if options.pace is None else pace)
+            yield client.openai_agent(base_url=embedded.url, api_key="", dialect=played.runs[0].dialect, **TOOLS)
+
+
+def _played(path: Path | None) -> Tape | None:
+    """The tape of `--play`; raises Unusable."""
+    from kit.agents.tape import BadTape, Tape
+
+    try:
+        return Tape.load(path) if path else None
+    except BadTape as error:
+        raise Unusable(f"--play wants a file that --tape has written: {error}") from None
+
+
+@contextmanager
+def _taped(path: Path | None) -> Iterator[Tape | None]:
+    """The tape of `--tape`, which is saved when the block ends, however it does. Raises Unusable, where it can, at once."""
+    if path is None:
+        yield None
+        return
+    from kit.agents.tape import NotSaved, Tape
+
+    tape, log = Tape(), logging.getLogger("kit")
+    try:
+        tape.check(path)
+        try:
+            yield tape
+        finally:
+            if tape.runs:
+                tape.save(path)
+                log.info("what the model said is on the tape %s", path)
+            else:
+                log.warning("the model has said nothing: there is no tape %s", path)
+    except NotSaved as error:
+        raise Unusable(f"--tape: {path} can't be written: {error.why}. Name another file, in a folder that you may write to") from None
 
 
 def _imported(name: str) -> Agent | Mapping[str, Agent]:
@@ -200,16 +252,22 @@ def _imported(name: str) -> Agent | Mapping[str, Agent]:
 async def _chat(options: argparse.Namespace) -> int:
     from kit.chat import chat
     from kit.chat.place import state_folder
+    from kit.ending import on_signals
 
     _check_session(options.session)
     state = options.state or state_folder() / "chat.json"
     if options.url is None:
-        async with _instance(options) as server:
-            kept = state if options.store else None  # a log in this process's own memory ends with it
-            return await chat(server.url, server.token("you", ttl=MONTH), session=options.session, frames=options.json, state=kept)
+        this = cast("asyncio.Task[int]", asyncio.current_task())
+        with on_signals(this.cancel, signal.SIGTERM):  # the instance ends in order, and a tape is saved
+            async with _instance(options) as server:
+                kept = state if options.store else None  # a log in this process's own memory ends with it
+                return await chat(server.url, server.token("you", ttl=MONTH), session=options.session, frames=options.json, state=kept)
     token = (options.token or os.environ.get("KIT_TOKEN", "")).strip()
     if not re.fullmatch(r"wss?://[^/\s?#]+/?", options.url):
         raise Unusable(f"{options.url!r} is no address of an instance: it looks like ws://127.0.0.1:8123")
+    if options.tape or options.play:
+        option = "--tape" if options.tape else "--play"
+        raise Unusable(f"{option} is for an instance of this command's own: leave out the URL, or give it to the `serve` that runs there")
     return await chat(options.url, token, session=options.session, frames=options.json, state=state)
 
 

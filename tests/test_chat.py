@@ -12,7 +12,7 @@ import re
 import signal
 import sys
 import termios
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +20,9 @@ from typing import Any, cast
 import pytest
 
 from kit.__main__ import main
+from kit.agents import model
 from kit.agents.scripted import scripted
+from kit.agents.tape import Tape
 from kit.chat import chat
 from kit.chat.person import Person
 from kit.chat.place import Place, load, save, state_folder
@@ -432,10 +434,12 @@ class Program:
 
 
 @asynccontextmanager
-async def program(*arguments: str, token: str | None = None, **streams: Any) -> AsyncIterator[Program]:
+async def program(
+    *arguments: str, token: str | None = None, environment: Mapping[str, str] | None = None, **streams: Any
+) -> AsyncIterator[Program]:
     """Start it; killed at the end where it still runs."""
     env = {key: value for key, value in os.environ.items() if key not in ("KIT_TOKEN", "NO_COLOR", "OPENAI_API_KEY", "OPENAI_BASE_URL")}
-    env |= {"TERM": "xterm", "PYTHONPATH": str(ROOT)} | ({} if token is None else {"KIT_TOKEN": token})
+    env |= {"TERM": "xterm", "PYTHONPATH": str(ROOT)} | ({} if token is None else {"KIT_TOKEN": token}) | (environment or {})
     pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE, **streams}
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "kit", "chat", *arguments, env=env, cwd=ROOT, **pipes)
     try:
@@ -521,7 +525,15 @@ async def test_a_token_that_no_header_can_carry_is_the_same(token: str, capsys: 
 
 @pytest.mark.parametrize(
     "arguments",
-    [["http://127.0.0.1:1"], ["ws://"], ["ws://h/s/x"], ["ws://127.0.0.1:1", "--session", "a b"], ["--agent", "no_module:x"]],
+    [
+        ["http://127.0.0.1:1"],
+        ["ws://"],
+        ["ws://h/s/x"],
+        ["ws://127.0.0.1:1", "--session", "a b"],
+        ["--agent", "no_module:x"],
+        ["ws://127.0.0.1:1", "--tape", "nowhere/a.tape"],
+        ["ws://127.0.0.1:1", "--play", "nowhere/a.tape"],
+    ],
 )
 def test_a_command_line_that_cannot_be_meant_is_one_sentence_and_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """No traceback, and nothing is dialled."""
@@ -538,6 +550,88 @@ async def test_without_an_address_it_starts_an_instance_of_its_own(tmp_path: Pat
     assert "• content agent: 1 2 3 4 5\n■ end 1-0/agent: done" in out
     assert "\x1b" not in out
     assert not state.exists()
+
+
+# ---- tapes ----
+
+
+def said_by_the_model(out: str) -> list[str]:
+    """Thoughts, calls, results and content, as they were drawn."""
+    return [line for line in out.splitlines() if line[0] in "·▶◀•"]
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["embedded", "named by the environment"])
+async def test_what_is_kept_on_a_tape_is_said_again_without_a_key(tmp_path: Path, named: bool) -> None:
+    """In either dialect, to other prompts, in the tape's own time: at the pace of the script it would take 40 s."""
+    tape = str(tmp_path / "a.tape")
+    async with model.serve(pace=None) as provider:
+        environment = {"OPENAI_BASE_URL": provider.url} if named else {}
+        async with program("--tape", tape, "--pace", "0", environment=environment) as one:
+            told, err, status = await one.said("weather in Oslo\ncount to 1000\ncount to 1000\n")
+        assert status == 0, err
+        assert bool(provider.tokens_made) is named
+    assert "▶ action agent: get_weather(city='Oslo') on server" in told
+    nobody = {"OPENAI_API_KEY": "no usable key", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}
+    async with program("--play", tape, environment=nobody) as two:
+        again, err, status = await two.said("?\n??\n???\n")
+    assert status == 0, err
+    assert said_by_the_model(again) == said_by_the_model(told)
+
+
+async def test_a_tape_is_played_at_a_pace_that_is_given(tmp_path: Path) -> None:
+    """And not in its own time, which is hours here."""
+    tape = tmp_path / "a.tape"
+    async with program("--tape", str(tape), "--pace", "0") as one:
+        told, _, _ = await one.said("count to 5\n")
+    tape.write_text(re.sub(r'"at":[\d.]+', '"at":7200.0', tape.read_text()))
+    async with program("--play", str(tape), "--pace", "0") as two:
+        again, _, _ = await two.said("?\n")
+    assert said_by_the_model(again) == said_by_the_model(told)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 0)], ids=str)
+async def test_who_is_told_to_end_in_mid_answer_saves_the_tape(tmp_path: Path, number: signal.Signals, status: int) -> None:
+    """What was said up to there; Ctrl-C stops the answer first, and the second one leaves."""
+    async with program("--tape", str(tmp_path / "a.tape")) as one:
+        assert one.process.stdin
+        assert one.process.stdout
+        one.process.stdin.write(b"count to 1000\n")
+        async with asyncio.timeout(30):
+            await one.process.stdout.readuntil(b" 3 4 5 ")
+            one.process.send_signal(number)
+            if number == signal.SIGINT:
+                await one.process.stdout.readuntil(b"end 1-0/agent: stopped")
+                one.process.send_signal(number)
+            assert await one.process.wait() == status
+        assert one.process.stderr
+        assert b"Traceback" not in await one.process.stderr.read()
+    (run,) = Tape.load(tmp_path / "a.tape").runs
+    assert (run.text[:10], run.ended) == ("1 2 3 4 5 ", "left")
+
+
+async def test_where_nothing_was_said_there_is_no_tape(tmp_path: Path) -> None:
+    """One sentence, and the status that it would have been."""
+    tape = tmp_path / "a.tape"
+    async with program("--tape", str(tape)) as one:
+        _, err, status = await one.said("")
+    assert (status, err.count("the model has said nothing: there is no tape")) == (0, 1)
+    assert not tape.exists()
+
+
+async def test_a_tape_whose_folder_has_gone_meanwhile_is_one_sentence_and_status_2(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    async with program("--tape", str(folder / "a.tape"), "--pace", "0") as one:
+        assert one.process.stdin
+        assert one.process.stdout
+        one.process.stdin.write(b"count to 5\n")
+        async with asyncio.timeout(30):
+            await one.process.stdout.readuntil(b"end 1-0/agent: done")
+        folder.rmdir()
+        _, err, status = await one.said("")
+    assert status == 2
+    assert re.search(r"\npython -m kit: --tape: .*/gone/a\.tape can't be written: No such file or directory\. Name another file.*\n$", err)
+    assert "Traceback" not in err
 
 
 async def test_a_reader_who_goes_ends_it_quietly(tmp_path: Path) -> None:

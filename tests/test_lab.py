@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from kit import doctor, lab
+from kit.agents.tape import Tape
 from kit.client import connect
 from kit.history import History
 from kit.lab.finish import Unfinished
@@ -118,6 +119,27 @@ def test_what_is_in_the_way_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.undo()
         with pytest.raises(CannotStart, match="The lab could not start"):
             lab.start(port=taken.getsockname()[1])
+
+
+def test_what_the_demos_model_says_is_on_a_tape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo has its tools all the same; the same tape is the same lab, and another one makes another."""
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    tape = Tape()
+    here = lab.start(tape=tape)
+    assert lab.start() is lab.start(tape=tape) is here
+    said = here.session("taped").prompt("weather in Oslo")
+    assert [run.calls for run in tape.runs] == [["get_weather"], []]
+    assert "".join(run.text for run in tape.runs) == "".join(entry.text for entry in said if isinstance(entry, Content))
+    assert lab.start(tape=Tape()) is not here
+
+
+def test_a_tape_beside_agents_of_ones_own_is_refused() -> None:
+    """Nothing would come onto it. The lab that runs goes on."""
+    before = lab.start(agents=parrot)
+    with pytest.raises(CannotStart, match=r"^tape= .* agents= .*openai_agent\(tape=...\)$"):
+        lab.start(agents=parrot, tape=Tape())
+    assert lab.start(agents=parrot) is before
 
 
 # ---- finish ----

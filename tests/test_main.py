@@ -22,6 +22,7 @@ from websockets import InvalidStatus
 from websockets.asyncio.client import connect
 
 from kit.__main__ import main
+from kit.agents.tape import Tape
 from kit.auth import Door
 from kit.client import connect as connect_kit
 from kit.packets import Content, End, Entry, Gap
@@ -189,6 +190,16 @@ async def test_a_signal_drains_with_1012(folder: Path, number: int) -> None:
         assert took < 5.0
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=str)
+async def test_what_the_model_said_is_on_a_tape_when_it_ends(folder: Path, number: int) -> None:
+    """By a signal, which is how it always ends."""
+    async with serving(folder, "--tape", "world.tape", "--pace", "0", agent=None) as (process, printed):
+        said = await answer(printed)
+        status, _, err, _ = await ended(process, number)
+    assert (status, "Traceback" in err) == (0, False)
+    assert [run.text for run in Tape.load(folder / "world.tape").runs] == [said]
+
+
 async def test_at_debug_the_log_holds_no_token(folder: Path) -> None:
     """`--log debug` is what one turns on before pasting a log somewhere."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "KIT_SECRET": SECRET}
@@ -247,6 +258,12 @@ def shell(monkeypatch: pytest.MonkeyPatch, folder: Path) -> pytest.MonkeyPatch:
         (["--agent", "my_agents:greet", "--store", "redis://ann:ab/cd@127.0.0.1:6379/0"], "is written %2F"),
         (["--agent", "my_agents:greet", "--origin", "https://example.com/"], "origins are a list of pages"),
         (["--agent", "my_agents:greet", "--port", "65536"], "0-65535"),
+        (["--agent", "my_agents:greet", "--tape", "a.tape"], "--tape keeps what the demo says, and --agent names your own: give yours"),
+        (["--agent", "my_agents:greet", "--play", "a.tape"], "--play is said by the demo, and --agent names your own: leave one of them"),
+        (["--tape", "nowhere/a.tape"], "--tape: nowhere/a.tape can't be written: No such file or directory. Name another file, in a"),
+        (["--tape", "."], "--tape: . can't be written: it is no regular file. Name another file"),
+        (["--play", "absent.tape"], "--play wants a file that --tape has written: absent.tape can't be read: No such file"),
+        (["--play", "my_agents.py"], "--play wants a file that --tape has written: my_agents.py is no tape that can be played: line 1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -263,6 +280,14 @@ def test_what_cannot_be_served_is_a_sentence(
     assert "Traceback" not in err
     assert "cd@" not in err, "it is a part of the password"
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_tape_is_kept_or_played(shell: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both would keep nothing new, and of the same file less than was there."""
+    with pytest.raises(SystemExit) as caught:
+        main(["serve", "--tape", "a.tape", "--play", "a.tape"])
+    assert caught.value.code == 2
+    assert "argument --play: not allowed with argument --tape" in capsys.readouterr().err
 
 
 def test_a_key_that_a_model_needs_is_a_sentence(folder: Path, shell: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

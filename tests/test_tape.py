@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
@@ -15,7 +16,7 @@ from openai import APITimeoutError, AsyncOpenAI, BadRequestError
 
 from kit.agents import model, openai
 from kit.agents.model import Cut, Server
-from kit.agents.tape import BadTape, Run, Tape
+from kit.agents.tape import BadTape, NotSaved, Run, Tape
 from kit.history import HAND_OVER, AgentError
 from kit.packets import Action, Content, Prompt
 from tests import test_model, test_openai
@@ -391,6 +392,20 @@ async def test_a_folder_that_is_not_there_and_a_tape_that_is_empty(server: Serve
     with pytest.raises(BadTape, match=r"none.tape can't be read: No such file"):
         Tape.load(tmp_path / "none.tape")
     assert contents(tmp_path) == {}
+
+
+def test_where_no_tape_can_be_saved_is_known_beforehand(tmp_path: Path) -> None:
+    """A folder, what is no regular file, a folder that is not there, a name that is too long; what is there stays as it is."""
+    (tmp_path / "a.tape").write_bytes(b"an older tape")
+    Tape.check(tmp_path / "a.tape")
+    Tape.check(tmp_path / "new.tape")
+    assert contents(tmp_path) == {"a.tape": b"an older tape"}
+    os.mkfifo(tmp_path / "pipe")
+    bad = {"": "no regular", "pipe": "no regular", "nowhere/a.tape": "No such file", "a.tape/b": "Not a directory", "x" * 255: "too long"}
+    for name, why in bad.items():
+        with pytest.raises(NotSaved, match=f"not saved to .*{why}"):
+            Tape.check(tmp_path / name)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.tape", "pipe"}
 
 
 HEAD, RUN, END = '{"type":"tape","version":1}', '{"type":"run","dialect":"chat","model":"m"}', '{"type":"end","how":"whole"}'

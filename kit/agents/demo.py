@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from kit.agents.embedded.templates import WEATHER
 from kit.agents.settings import OPENAI, environment, usable_key
+from kit.agents.tape import Tape
 from kit.history import Agent, History
 from kit.packets import AnyPacket, Prompt
 
@@ -32,11 +33,15 @@ async def set_theme(theme: Literal["light", "dark"]) -> None:
     raise NotImplementedError("it runs on the client: only its signature is told to the model")
 
 
-def default_agent(embedded: str, **options: Any) -> Agent:
+TOOLS: dict[str, Any] = {"tools": [get_weather], "client_tools": [set_theme]}
+"""What `openai_agent` is given for the demo."""
+
+
+def default_agent(embedded: str, *, tape: Tape | None = None, **options: Any) -> Agent:
     """What the environment names (OPENAI_API_KEY or OPENAI_BASE_URL), else the embedded model at the URL `embedded`.
 
-    `options` go to `openai_agent`, in place of the two tools. The client is imported when the agent is first asked. Raises AgentError at
-    once where the key is not usable.
+    `tape` and `options` go to `openai_agent`, `options` in place of the two tools. The client is imported when the agent is first asked.
+    Raises AgentError at once where the key is not usable.
     """
     env = environment()
     if env.api_key or env.base_url:
@@ -44,7 +49,7 @@ def default_agent(embedded: str, **options: Any) -> Agent:
         asked: dict[str, Any] = env._asdict()
     else:
         asked = {"base_url": embedded, "dialect": "responses", "model": "kit-scripted"}
-    asked |= options or {"tools": [get_weather], "client_tools": [set_theme]}
+    asked |= {"tape": tape} | (options or TOOLS)
 
     @cache
     def made() -> Any:

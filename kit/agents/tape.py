@@ -5,13 +5,16 @@
     tape.save("oslo.tape")
     server.play(Tape.load("oslo.tape"))           # the embedded model says it again
 
+For the demo `lab.start(tape=tape)` does it, and on the command line `--tape FILE` and `--play FILE`.
+
 **Kept** of each run: the model's name and the events of the HTTP stream: what it thought, said and called, how many tokens, and when.
 **Not kept**: the key and every other header, the address, what was asked (instructions, prompts, tools, what they gave), also where the
 provider repeats it, and of an error the sentence, which may name your organization; `Tape(prompts=True)` keeps these. What the model says
 is the tape: if it says your name, the tape does.
 A request that was refused is not kept: the refusal may quote the key.
 
-A tape is one agent's in one session. Its file is JSON, line by line: the tape, then each run, its events, and how it ended.
+A tape is meant for one agent in one session: of several it holds the runs in the order in which they began, and plays them as one talk.
+Its file is JSON, line by line: the tape, then each run, its events, and how it ended.
 """
 
 from __future__ import annotations
@@ -44,6 +47,17 @@ OF_CHUNK = ("id", "object", "created", "model", "choices", "usage")
 
 class BadTape(Exception):
     """A tape can't be read, or can't be saved; the sentence says where, why, and what to do."""
+
+
+class NotSaved(BadTape):
+    """Its file can't be written."""
+
+    def __init__(self, path: Path | str, why: str | None) -> None:
+        super().__init__(path, why)
+        self.path, self.why = path, why
+
+    def __str__(self) -> str:
+        return f"the tape was not saved to {self.path}: {self.why}. It is still in memory: save it elsewhere"
 
 
 class Head(Struct, tag="tape", forbid_unknown_fields=True):
@@ -157,12 +171,27 @@ class Tape:
                 data["response"]["error"] = {**error, "message": NOT_KEPT}
         return {**data, "message": NOT_KEPT} if data.get("type") == "error" else data
 
+    @staticmethod
+    def check(path: Path | str) -> None:
+        """Raises NotSaved where `save` could not write: to be known before a long talk, not after it."""
+        target = Path(path)
+        try:
+            regular = target.is_file() or not target.exists()
+            if regular:
+                beside = _beside(target)
+                beside.touch(exist_ok=False)
+                beside.unlink()
+        except OSError as error:
+            raise NotSaved(path, error.strerror) from None
+        if not regular:  # replaced, /dev/null would be an ordinary file for everybody
+            raise NotSaved(path, "it is no regular file")
+
     def save(self, path: Path | str) -> None:
         """Write the tape. Raises BadTape where that fails: then nothing new stands there, and what did before still does."""
         if not self.runs:
             raise BadTape(f"{path} was not written: the tape is empty. Give it to openai_agent(tape=...), and ask that agent something")
         target = Path(path)
-        beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        beside = _beside(target)
         try:
             try:
                 with beside.open("xb") as file:
@@ -173,7 +202,7 @@ class Tape:
             finally:
                 beside.unlink(missing_ok=True)
         except OSError as error:
-            raise BadTape(f"the tape was not saved to {path}: {error.strerror}. It is still in memory: save it elsewhere") from None
+            raise NotSaved(path, error.strerror) from None
 
     def _lines(self) -> Iterable[bytes]:
         lines: list[Head | Begin | Moment | End] = [Head(VERSION)]
@@ -223,3 +252,8 @@ class Tape:
     def __repr__(self) -> str:
         runs = [f"{run.model}, {run.dialect}: {len(run.moments)} events in {run.seconds:.1f} s, {run.ended}" for run in self.runs]
         return "\n".join([f"Tape of {len(runs)} run{'' if len(runs) == 1 else 's'}", *(f"  {run}" for run in runs)])
+
+
+def _beside(target: Path) -> Path:
+    """A new name in the same folder: what is written there takes the target's place at once."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}")

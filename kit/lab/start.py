@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from kit.agents import model
 from kit.agents.demo import default_agent, import_client
+from kit.agents.tape import Tape
 from kit.auth import Identity
 from kit.doctor import essentials
 from kit.ending import end
@@ -123,13 +124,14 @@ class Lab:
         agents: Agent | Mapping[str, Agent] | None,
         store: str,
         pace: float | None,
+        tape: Tape | None,
         options: dict[str, Any],
     ) -> None:
         # A secret fresh in each kernel: no token of an earlier one is good here. One packet a piece, so that the ids in the notebook's
         # text are the ids on the learner's screen.
         self.serving = {"secret": secrets.token_urlsafe(32), "join": False, "create_connection": self.trace.connection, **options}
         async with model.serve(pace=pace) as self.model, open_store(store) as opened:
-            answering = agents or default_agent(self.model.url)
+            answering = agents or default_agent(self.model.url, tape=tape)
             named = answering if isinstance(answering, Mapping) else {"agent": answering}
             observed = {name: self.trace.observed(agent) for name, agent in named.items()}
             async with serve(observed, store=self.trace.watch(opened), **self.serving) as self.server:
@@ -156,20 +158,23 @@ def start(
     agents: Agent | Mapping[str, Agent] | None = None,
     store: str | None = None,
     pace: float | None = 50.0,
+    tape: Tape | None = None,
     **options: Any,
 ) -> Lab:
     """Start the lab, or give the one that runs. A chapter begins cold each time: what ran before is closed, its store and trace are empty.
 
     Other arguments than the running lab's replace it, at the same port, so that the panels that are open find their way back.
     `agents`: your agent, or several by name; None: the demo on the embedded model (or, with OPENAI_API_KEY set, on a real one).
-    `store`: a URL; None: this process's memory. `pace`: of the embedded model, in tokens per second. `options` go to `serve`.
-    Raises CannotStart, which says what is in the way.
+    `store`: a URL; None: this process's memory. `pace`: of the embedded model, in tokens per second. `tape`: what the demo's model says
+    is written down on it. `options` go to `serve`. Raises CannotStart, which says what is in the way.
     """
     if unfit := next((check for check in essentials() if not check.ok), None):
         raise CannotStart(f"{unfit.found}: {unfit.remedy}; or run `make lab` and open the notebooks from there")
-    wanted = {"agents": agents, "store": store, "pace": pace, **options}
+    if agents and tape:
+        raise CannotStart("tape= is for the demo, and agents= are your own: give the tape to yours, by openai_agent(tape=...)")
+    wanted = {"agents": agents, "store": store, "pace": pace, "tape": tape, **options}
     if running := Lab.current:
-        is_default = agents is None and store is None and not options and pace == 50.0
+        is_default = agents is None and store is None and tape is None and not options and pace == 50.0
         if chapter is None and (is_default or running.options == wanted):
             return running
         options.setdefault("port", running.server.port)
@@ -178,7 +183,7 @@ def start(
     lab = Lab(wanted)
     memory = MEMORY if chapter is None else f"fake://{chapter}-{secrets.token_hex(8)}"
     try:
-        run(lab._begin(agents, store or memory, pace, options))
+        run(lab._begin(agents, store or memory, pace, tape, options))
     except (*StoreError, StoreTooOld) as error:
         raise CannotStart(f"The lab could not start: {error}. Is the store running, and may this machine listen on 127.0.0.1?") from None
     Lab.current = lab
