@@ -5,7 +5,8 @@ app = asgi.app(agent, store=os.environ["REDIS_URL"], secret=os.environ["KIT_SECR
 Its lifespan opens the instance and drains it. Whoever serves it decides about buffers, pings and sizes: `UVICORN` is what the kit asks of
 uvicorn (https://asgi.readthedocs.io/en/latest/specs/www.html is what it may expect of others). On SIGTERM the instance is drained before
 uvicorn hears of it, which would close the sockets first and end the lifespan, with the turns, last. The workers of hypercorn 0.18 get no
-signal: it waits for the sockets as long as it is patient, they hear 1011, and then the turns are handed over.
+signal: it waits for the sockets as long as it is patient, they hear 1011, and then the turns are handed over. It also refuses some requests
+by itself, with a 400 and no reason.
 """
 
 from __future__ import annotations

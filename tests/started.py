@@ -23,7 +23,7 @@ from pathlib import Path
 
 from kit.auth import ANY_SESSION, Door
 
-_ADDRESS = r"running on http://(\S+)"
+_ADDRESS = r"[Rr]unning on http://(\S+)"
 
 
 class Project:
@@ -69,6 +69,11 @@ class Project:
         writer.close()
         return True
 
+    def kill(self) -> None:
+        """`kill -9`: its workers, too."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
     async def leave(self) -> int:
         """SIGTERM, as platforms do; gives the exit status."""
         self.process.terminate()
@@ -87,7 +92,10 @@ class Project:
 
 @asynccontextmanager
 async def started(folder: Path, *, store: str, secret: str | None = None, port: int = 0, workers: int = 1) -> AsyncIterator[Project]:
-    """Run the start line in a folder while the block runs, with so many worker processes behind one port."""
+    """Run the start line in a folder while the block runs, with so many worker processes behind one port.
+
+    `workers`: 0 for a line that starts another server than uvicorn, which does not tell of them.
+    """
     secret = secret or secrets.token_urlsafe(32)
     line = (folder / "Procfile").read_text().removeprefix("web: ")
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH" and not name.lower().endswith("_proxy")}
@@ -102,7 +110,6 @@ async def started(folder: Path, *, store: str, secret: str | None = None, port: 
         await running.serving(workers)
         yield running
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # its workers, too
+        running.kill()
         await process.wait()
         await reading  # until the last of them has closed its end

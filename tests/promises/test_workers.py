@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 from kit.lab.project import project, write
-from kit.packets import Content, Entry, EntryId, Thought
+from kit.packets import Content, End, Entry, EntryId, Takeover, Thought
 from tests.promises.support import Judge, Watcher, count, read_log, turn_of, watch
 from tests.started import Project, started
 from tests.support import visit
@@ -27,16 +29,19 @@ async def agent(history):
     yield Thought(f"{{os.getpid()}} ")
     said = "".join(packet.text for packet in history.said if isinstance(packet, Content)).split()
     for n in range(len(said) + 1, {TO} + 1):
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01 if history.prompt.text == "go" else 1)
         yield Content(f"{{n}} ")
 """
-"""Counts; whoever goes on with it says in which process."""
+"""Counts, fast at "go"; whoever goes on with it says in which process."""
 
 
 def write_project(folder: Path) -> None:
     """With a short lease: whoever is killed is not waited for long."""
     files = project(AGENT)
     write(folder, {**files, "app.py": files["app.py"].replace("    secret=", "    lease=0.5,\n    secret=")})
+
+
+HYPERCORN = "web: exec hypercorn app:app --bind $HOST:$PORT --graceful-timeout 1\n"
 
 
 def owners(log: list[Entry], turn: str) -> list[int]:
@@ -110,5 +115,39 @@ async def test_workers_that_are_sent_away_hand_over_and_say_1012(tmp_path: Path,
         assert here.log.count("Application shutdown complete") == 2
         log = await read_log(real_store_url, "s")
         Judge(log)
-        assert log[-1].__struct_config__.tag == "takeover"
-        assert log[-1].by is None  # type: ignore[union-attr]  # a takeover, as the line above says
+        assert isinstance(log[-1], Takeover)
+        assert log[-1].by is None
+
+
+async def test_p1_to_p6_behind_another_asgi_server(tmp_path: Path, real_store_url: str) -> None:
+    """Hypercorn, for which nothing in the kit was written: `kill -9` in mid-answer, a stop, an orderly end."""
+    write_project(tmp_path)
+    (tmp_path / "Procfile").write_text(HYPERCORN)
+    alike: dict[str, Any] = {"store": real_store_url, "secret": secrets.token_urlsafe(32), "workers": 0}
+    async with (
+        started(tmp_path, **alike) as one,
+        started(tmp_path, **alike) as other,
+        watch(one.url, "s", token=one.token("ann")) as ann,
+        watch(other.url, "s", token=other.token("bob")) as bob,
+    ):
+        killed = turn_of(await ann.session.prompt("go"))
+        await bob.until(lambda w: " 30 " in counted(w.log, killed))
+        one.kill()
+        assert (await bob.ended(killed)).reason == "done"
+        assert counted(bob.log, killed) == count(TO)
+
+        stopped = turn_of(await bob.session.prompt("go"))
+        await bob.until(lambda w: " 30 " in counted(w.log, stopped))
+        receipt = await bob.session.stop()
+        assert (await bob.ended(stopped)).reason == "stopped"
+        after = [entry for entry in bob.log if EntryId.parse(entry.id) > EntryId.parse(str(receipt.id))]
+        assert [type(entry) for entry in after] == [End]
+
+        await bob.session.prompt("slowly")
+        assert await other.leave() == 0
+        log = await read_log(real_store_url, "s")
+        Judge(log)
+        assert bob.seen == log[: len(bob.seen)]
+        assert any(entry.by for entry in log if isinstance(entry, Takeover))  # of the one that was killed
+        assert isinstance(log[-1], Takeover)
+        assert log[-1].by is None
