@@ -113,9 +113,15 @@ async def test_the_reader_knows_its_place_at_each_event() -> None:
 
 def test_the_bill_is_the_load_of_the_text_by_the_prices() -> None:
     """A thousand people, 20 hours, 100 answers of 400 tokens, counted by hand: 72 million seconds and 40 million tokens."""
-    said = ["the prompt", *["a token"] * 100]
-    trace = SimpleNamespace(mark=lambda: 0, since=lambda _: SimpleNamespace(of=lambda _: [None] * 158))  # 1.5 a token, and the word's 8
-    here = SimpleNamespace(trace=trace, session=lambda _: SimpleNamespace(prompt=lambda _: said))
+    seen: list[None] = []  # commands: 1.5 a token, and a word's 8; when a session begins, 4 more
+
+    def prompt(text: str) -> list[str]:
+        tokens = 2 * int("".join(filter(str.isdigit, text)) or 1)
+        seen.extend([None] * (3 * tokens // 2 + 8 + (0 if seen else 4)))
+        return ["the prompt", *["a token"] * tokens]
+
+    trace = SimpleNamespace(mark=lambda: len(seen), since=lambda mark: SimpleNamespace(of=lambda _: seen[mark:]))
+    here = SimpleNamespace(trace=trace, session=lambda _: SimpleNamespace(prompt=prompt))
     sse, ws = {"a word": 500, "a token": 32.0}, {"a word": 200, "a token": 2}
     told = defined("cost", here=here, sse=sse, ws=ws, json_bytes=70.0)["told"]
     assert list(told) == ["polling, 1 s", "SSE, an answer", "SSE, open", "WebSocket, open"]
