@@ -15,7 +15,9 @@ ROOT = Path(__file__).parents[1]
 PYTEST = [sys.executable, "-m", "pytest"]
 BROWSER = "tests/browser"
 OTHERS = ["tests/test_bench.py", "tests/test_model.py", "tests/test_openai.py"]
-"""Beside the browser, so that all parts take about as long."""
+"""With the browser, so that all parts take about as long."""
+PATIENT = ["tests/promises/test_p8_slow_reader.py", "tests/promises/test_cluster.py", "tests/test_document.py"]
+"""The same, with JupyterLab."""
 
 
 def _files(folder: str, pattern: str) -> list[str]:
@@ -25,8 +27,8 @@ def _files(folder: str, pattern: str) -> list[str]:
 LAB, CHAPTERS = _files(BROWSER, "test_*jupyterlab.py"), ["tests/notebooks", *_files("tests", "test_chapter_*.py")]
 NOTEBOOKS = ["--nbval", "--nbval-sanitize-with", "tests/notebooks/sanitize.cfg", "notebooks"]
 PARTS = (
-    ["tests", *(f"--ignore={path}" for path in (BROWSER, *OTHERS, *CHAPTERS))],
-    [*CHAPTERS, *LAB],  # in this order: what drives JupyterLab keeps an event loop to itself
+    ["tests", *(f"--ignore={path}" for path in (BROWSER, *OTHERS, *PATIENT, *CHAPTERS))],
+    [*CHAPTERS, *PATIENT, *LAB],  # in this order: what drives JupyterLab keeps an event loop to itself
     [*NOTEBOOKS, *OTHERS, BROWSER, *(f"--ignore={path}" for path in LAB)],
 )
 

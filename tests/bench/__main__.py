@@ -18,7 +18,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.bench import comparison, footprint, gaps, latency, lifelines, notebooks, panel, throughput
+from tests.bench import comparison, footprint, gaps, grid, latency, lifelines, notebooks, panel, throughput
 from tests.bench.peers.install import NODE, PYTHON
 from tests.bench.table import Row, Table
 from tests.conftest import RealStore
@@ -55,6 +55,7 @@ def _sections(store: RealStore, rng: random.Random, quick: bool) -> Iterator[Cal
     rounds, seconds = (1, 0.04) if quick else (3, 1.5)
     how = {"paced": 1, "times": 3, "kills": 1, "peers": False} if quick else {"paced": 9, "times": 10, "kills": 3, "peers": True}
     yield partial(comparison.measure, store, seconds, rounds, **how, rng=rng)
+    yield partial(grid.measure, store, seconds, rounds, rng, (1, 5, 10) if quick else (1, 100, 1000))
     rows: list[Callable[[], list[Row]]] = [
         lambda: throughput.measure(store, seconds, rounds, rng, most=200 if quick else 1000),
         lambda: latency.measure(store, 1 if quick else 3, rounds, rng),

@@ -50,6 +50,7 @@ LEAST = Arm("redis-py and websockets alone", "least", Bare(), note="an XADD, the
 KIT_FAKE = Arm("the kit, fakeredis", "full", Kit(), "fake")
 KIT = Arm("the kit, real store", "full", Kit())
 ASGI = Arm("the kit as ASGI, real store", "asgi", Kit())
+ASGI_FAKE = Arm("the kit as ASGI, fakeredis", "asgi", Kit(), "fake")
 WORKERS = Arm("the kit, 4 workers", "asgi", Kit(), options={"workers": 4})
 SSE = Arm("starlette, SSE + POST", "peers.sse", Sse(), note="ids of a Redis stream as Last-Event-ID")
 PEERS = (
