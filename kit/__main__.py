@@ -17,7 +17,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # each command imports what it needs: `doctor` runs where packages are missing
     from kit.agents.tape import Tape
@@ -227,7 +227,7 @@ def _taped(path: Path | None) -> Iterator[Tape | None]:
                 tape.save(path)
                 log.info("what the model said is on the tape %s", path)
             else:
-                log.warning("the model has said nothing: there is no tape %s", path)
+                log.warning("the model has said nothing: nothing was saved to %s", path)
     except NotSaved as error:
         raise Unusable(f"--tape: {path} can't be written: {error.why}. Name another file, in a folder that you may write to") from None
 
@@ -252,16 +252,21 @@ def _imported(name: str) -> Agent | Mapping[str, Agent]:
 async def _chat(options: argparse.Namespace) -> int:
     from kit.chat import chat
     from kit.chat.place import state_folder
-    from kit.ending import on_signals
+    from kit.ending import end, on_signals
 
     _check_session(options.session)
     state = options.state or state_folder() / "chat.json"
     if options.url is None:
-        this = cast("asyncio.Task[int]", asyncio.current_task())
-        with on_signals(this.cancel, signal.SIGTERM):  # the instance ends in order, and a tape is saved
-            async with _instance(options) as server:
-                kept = state if options.store else None  # a log in this process's own memory ends with it
-                return await chat(server.url, server.token("you", ttl=MONTH), session=options.session, frames=options.json, state=kept)
+        async with _instance(options) as server:
+            kept = state if options.store else None  # a log in this process's own memory ends with it
+            token = server.token("you", ttl=MONTH)
+            talk = asyncio.create_task(chat(server.url, token, session=options.session, frames=options.json, state=kept))
+            try:
+                with on_signals(talk.cancel, signal.SIGTERM):  # only the talk: the instance ends in order
+                    await asyncio.wait({talk})
+            finally:
+                await end({talk})
+        return talk.result()
     token = (options.token or os.environ.get("KIT_TOKEN", "")).strip()
     if not re.fullmatch(r"wss?://[^/\s?#]+/?", options.url):
         raise Unusable(f"{options.url!r} is no address of an instance: it looks like ws://127.0.0.1:8123")

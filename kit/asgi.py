@@ -5,8 +5,8 @@ app = asgi.app(agent, store=os.environ["REDIS_URL"], secret=os.environ["KIT_SECR
 Its lifespan opens the instance and drains it. Whoever serves it decides about buffers, pings and sizes: `UVICORN` is what the kit asks of
 uvicorn (https://asgi.readthedocs.io/en/latest/specs/www.html is what it may expect of others). On SIGTERM the instance is drained before
 uvicorn hears of it, which would close the sockets first and end the lifespan, with the turns, last. The workers of hypercorn 0.18 get no
-signal: it waits for the sockets as long as it is patient, they hear 1011, and then the turns are handed over. It also refuses some requests
-by itself, with a 400 and no reason.
+signal: hypercorn waits for the sockets as long as it is patient, clients hear 1011, and then the turns are handed over. It also refuses
+some requests by itself, with a 400 and no reason.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ UVICORN: dict[str, Any] = {
     "timeout_graceful_shutdown": 5,  # else a reader that stopped would hold up the drain for ever
 }
 DROP = "kit.drop"
-"""What ends a connection whatever waits in its buffer; uvicorn's own close waits without end for a reader that stopped."""
+"""In the scope: what ends a connection whatever waits in its buffer; uvicorn's own close waits without end for a reader that stopped.
+
+Only where uvicorn calls the app itself: another application around it hides the transport, and with it this and `_send_at_once`.
+"""
 
 
 class _Socket:
@@ -91,18 +94,16 @@ class _Socket:
                 try:
                     async with asyncio.timeout(STALLED):
                         await self._send({"type": "websocket.send", "text": frame.decode()})
-                except TimeoutError:
+                except (OSError, RuntimeError):  # it takes nothing, has left, or (uvicorn) was sent away: not always is that received, too
                     self._closed = True
-                    self.abort()
-                except (OSError, RuntimeError):  # the client has left, or (uvicorn) was sent away for what it sent
-                    self._closed = True
+                    self.abort(CLOSING)
                 self.waiting -= len(frame)
 
     async def close(self, code: int, reason: str = "") -> None:
         if not self._closed:
             self._closed = True
             self.abort(CLOSING)
-            with suppress(OSError, TimeoutError):
+            with suppress(OSError, RuntimeError):  # the same
                 async with asyncio.timeout(CLOSING):
                     await self._send({"type": "websocket.close", "code": code, "reason": reason})
 
@@ -133,8 +134,8 @@ class App(Starlette):
         return self._service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        transport = getattr(getattr(send, "__self__", None), "transport", None)
-        if isinstance(transport, asyncio.Transport):
+        transport: Any = getattr(getattr(send, "__self__", None), "transport", None)
+        if callable(getattr(transport, "abort", None)):  # uvicorn's, of asyncio or uvloop
             _send_at_once(transport)
             scope[DROP] = transport.abort
         await super().__call__(scope, receive, send)
@@ -184,7 +185,7 @@ async def _talk(service: Service, visit: Visit, receive: Receive, send: Send) ->
                 await talk.flushed()
 
 
-def _send_at_once(transport: asyncio.Transport) -> None:
+def _send_at_once(transport: Any) -> None:
     """Else a token may wait 40 ms for the client's acknowledgement of the last one (Nagle's algorithm, RFC 896).
 
     asyncio sees to that, but not where uvicorn's workers share a socket (https://github.com/Kludex/uvicorn/issues/3149, open in 0.54).

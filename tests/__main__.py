@@ -17,7 +17,7 @@ BROWSER = "tests/browser"
 OTHERS = ["tests/test_bench.py", "tests/test_model.py", "tests/test_openai.py"]
 """With the browser, so that all parts take about as long."""
 PATIENT = ["tests/promises/test_p8_slow_reader.py", "tests/promises/test_cluster.py", "tests/test_document.py"]
-"""The same, with JupyterLab."""
+"""With JupyterLab, for the same reason."""
 
 
 def _files(folder: str, pattern: str) -> list[str]:

@@ -210,6 +210,33 @@ async def test_a_socket_that_has_gone_ends_the_visit(fault: Exception) -> None:
         assert app.service.connections == set()
 
 
+@pytest.mark.parametrize("fault", [OSError("gone"), RuntimeError("after sending 'websocket.close'")], ids=repr)
+async def test_a_socket_that_has_gone_is_not_listened_to_for_ever(fault: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvicorn closes a reader that answers no ping, and tells only who sends."""
+    monkeypatch.setattr(asgi, "CLOSING", 0.05)
+    async with running() as app:
+        server = Server(app, token=app.service.token("ann"))
+        await server.until(lambda message: "text" in message)
+        server.fault = fault
+        (connection,) = app.service.connections
+        connection.socket.send_now([b"fanned out"])
+        async with asyncio.timeout(10.0):
+            await server.visit
+        assert app.service.connections == set()
+
+
+async def test_a_close_of_a_socket_that_has_gone_is_no_error() -> None:
+    """uvicorn may have closed it by itself, a moment ago."""
+    async with running() as app:
+        server = Server(app, token=app.service.token("ann"))
+        await server.until(lambda message: "text" in message)
+        server.fault = RuntimeError("after sending 'websocket.close'")
+        (connection,) = app.service.connections
+        await connection.socket.close(4408)
+        async with asyncio.timeout(10.0):
+            await server.visit
+
+
 async def test_frames_leave_in_the_order_in_which_they_came() -> None:
     """Those that wait for room and those that do not, while the server's buffer is full and when it is free again."""
     async with running() as app:

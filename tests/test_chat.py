@@ -30,9 +30,10 @@ from kit.chat.terminal import ACTION, PLAIN, THOUGHT, Terminal, wants_colour
 from kit.client import Session, connect
 from kit.ending import end
 from kit.history import Agent, History
-from kit.packets import Action, AnyPacket, Ask, Content, End, Entry, Gap, Hello, Prompt, Receipt, Thought, ToolResult
+from kit.packets import Action, AnyPacket, Ask, Content, End, Entry, Gap, Hello, Prompt, Receipt, Takeover, Thought, ToolResult
 from kit.server import Server, serve
 from kit.text import inert
+from tests.promises.support import read_log
 from tests.support import visit
 
 ROOT = Path(__file__).parent.parent
@@ -609,12 +610,27 @@ async def test_who_is_told_to_end_in_mid_answer_saves_the_tape(tmp_path: Path, n
     assert (run.text[:10], run.ended) == ("1 2 3 4 5 ", "left")
 
 
+async def test_who_is_told_to_end_hands_the_turn_over(real_store_url: str) -> None:
+    """SIGTERM in mid-answer: the instance that is chat's own leaves as `serve` does."""
+    async with program("--store", real_store_url) as one:
+        assert one.process.stdin
+        assert one.process.stdout
+        one.process.stdin.write(b"count to 1000\n")
+        async with asyncio.timeout(30):
+            await one.process.stdout.readuntil(b" 3 4 5 ")
+            one.process.terminate()
+            assert await one.process.wait() == 143
+    last = (await read_log(real_store_url, "chat"))[-1]
+    assert isinstance(last, Takeover)
+    assert last.by is None
+
+
 async def test_where_nothing_was_said_there_is_no_tape(tmp_path: Path) -> None:
     """One sentence, and the status that it would have been."""
     tape = tmp_path / "a.tape"
     async with program("--tape", str(tape)) as one:
         _, err, status = await one.said("")
-    assert (status, err.count("the model has said nothing: there is no tape")) == (0, 1)
+    assert (status, err.count("the model has said nothing: nothing was saved to")) == (0, 1)
     assert not tape.exists()
 
 

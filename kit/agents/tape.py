@@ -50,14 +50,11 @@ class BadTape(Exception):
 
 
 class NotSaved(BadTape):
-    """Its file can't be written."""
+    """Its file can't be written: `why`."""
 
     def __init__(self, path: Path | str, why: str | None) -> None:
-        super().__init__(path, why)
-        self.path, self.why = path, why
-
-    def __str__(self) -> str:
-        return f"the tape was not saved to {self.path}: {self.why}. It is still in memory: save it elsewhere"
+        super().__init__(f"a tape can't be saved to {path}: {why}. If something was said, it is still in memory: save it elsewhere")
+        self.why = why
 
 
 class Head(Struct, tag="tape", forbid_unknown_fields=True):

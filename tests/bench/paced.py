@@ -20,17 +20,19 @@ class Delays(NamedTuple):
 async def pace(arm: Arm, server: Child, sessions: int, pace: float, seconds: float) -> Delays:
     """The delays of all tokens of so many sessions at `pace` tokens a second each.
 
-    Each asks a token's time and a share of it after the one before. So its tokens come that share later, whatever beginning a turn takes:
-    if all asked within one token's time, who begins turns one after the other would have the tokens of several come in one moment.
+    Starts are a token's time and a share of it apart: the phases are even, and no two turns begin within one token's time. What is said
+    before the last has begun does not count.
     """
+    counted = int(seconds * pace)
     names = [f"paced-{i}" for i in range(sessions)]
     taps = [await arm.dialect.dial(server, name, stamped=True) for name in names]
 
     async def watch(place: int) -> list[float]:
         await asyncio.sleep(place * (1 + 1 / sessions) / pace)
-        await arm.dialect.ask(server, taps[place], names[place], tokens=int(seconds * pace), pace=pace)
-        await taps[place].reach(int(seconds * pace))
-        return [1000 * (token.came - token.said) for token in taps[place].tokens]
+        said = counted + sessions - place
+        await arm.dialect.ask(server, taps[place], names[place], tokens=said, pace=pace)
+        await taps[place].reach(said)
+        return [1000 * (token.came - token.said) for token in taps[place].tokens[-counted:]]
 
     try:
         late = await asyncio.gather(*map(watch, range(sessions)))

@@ -19,7 +19,7 @@ from kit.log import Stored
 from kit.packets import MAX_FRAME, AnyPacket, Content, EntryId, Prompt, Typing, encode
 from kit.service import Service
 from tests.promises.support import LEASE, Judge, Watcher, counting, nodes, read_log, turn_of, watch
-from tests.support import both_servers, ref, visit
+from tests.support import both_servers, each_server, ref, visit
 
 PIECE = 9_000
 """Characters in a piece: near what is joined at most, so that each is a packet."""
@@ -94,7 +94,7 @@ async def test_p8_a_reader_that_stops_reading_costs_one_buffer(
             Judge(ann.log)
 
 
-@pytest.mark.parametrize("serve", ["websockets", "asgi"], indirect=True)
+@each_server
 async def test_p8_a_hundred_megabytes_pass_a_reader_that_stopped(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """The log is trimmed under it meanwhile, so memory stays flat; it is told of the gap, and gets what is kept."""
     buffers = Buffers(monkeypatch)

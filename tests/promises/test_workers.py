@@ -42,6 +42,7 @@ def write_project(folder: Path) -> None:
 
 
 HYPERCORN = "web: exec hypercorn app:app --bind $HOST:$PORT --graceful-timeout 1\n"
+"""Another Procfile."""
 
 
 def owners(log: list[Entry], turn: str) -> list[int]:
