@@ -24,6 +24,7 @@ from websockets import Subprotocol
 from websockets.asyncio.client import connect
 
 from kit import asgi
+from kit.connection import Connection
 from kit.lab.hosted import serve
 from kit.listening import listening
 from kit.packets import MAX_FRAME
@@ -70,6 +71,19 @@ async def running(**options: Any) -> AsyncIterator[asgi.App]:
     app = asgi.app(Counting(), secret=SECRET, **options)
     async with app.running():
         yield app
+
+
+@asynccontextmanager
+async def visited() -> AsyncIterator[tuple[asgi.App, Server, Connection]]:
+    """The same, and somebody who has had the hello."""
+    async with running() as app:
+        server = Server(app, token=app.service.token("ann"))
+        await server.until(lambda message: "text" in message)
+        (connection,) = app.service.connections
+        yield app, server, connection
+
+
+gone = pytest.mark.parametrize("fault", [OSError("gone"), RuntimeError("after sending 'websocket.close'")], ids=repr)
 
 
 # ---- the socket ----
@@ -196,29 +210,23 @@ async def test_a_server_with_larger_limits_does_not_widen_ours(monkeypatch: pyte
         assert (await bob.answer(prompt()))["status"] == "applied"
 
 
-@pytest.mark.parametrize("fault", [OSError("gone"), RuntimeError("after sending 'websocket.close'")], ids=repr)
+@gone
 async def test_a_socket_that_has_gone_ends_the_visit(fault: Exception) -> None:
     """The specification has `send` raise OSError; uvicorn raises RuntimeError where it has closed the socket by itself (1007, 1009)."""
-    async with running() as app:
-        server = Server(app, token=app.service.token("ann"))
-        await server.until(lambda message: "text" in message)
+    async with visited() as (app, server, connection):
         server.fault = fault
-        (connection,) = app.service.connections
         connection.socket.send_now([b"fanned out"])
         server.said.put_nowait({"type": "websocket.receive", "text": json.dumps(prompt())})
         await server.visit
         assert app.service.connections == set()
 
 
-@pytest.mark.parametrize("fault", [OSError("gone"), RuntimeError("after sending 'websocket.close'")], ids=repr)
+@gone
 async def test_a_socket_that_has_gone_is_not_listened_to_for_ever(fault: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """uvicorn closes a reader that answers no ping, and tells only who sends."""
     monkeypatch.setattr(asgi, "CLOSING", 0.05)
-    async with running() as app:
-        server = Server(app, token=app.service.token("ann"))
-        await server.until(lambda message: "text" in message)
+    async with visited() as (app, server, connection):
         server.fault = fault
-        (connection,) = app.service.connections
         connection.socket.send_now([b"fanned out"])
         async with asyncio.timeout(10.0):
             await server.visit
@@ -227,11 +235,8 @@ async def test_a_socket_that_has_gone_is_not_listened_to_for_ever(fault: Excepti
 
 async def test_a_close_of_a_socket_that_has_gone_is_no_error() -> None:
     """uvicorn may have closed it by itself, a moment ago."""
-    async with running() as app:
-        server = Server(app, token=app.service.token("ann"))
-        await server.until(lambda message: "text" in message)
+    async with visited() as (_, server, connection):
         server.fault = RuntimeError("after sending 'websocket.close'")
-        (connection,) = app.service.connections
         await connection.socket.close(4408)
         async with asyncio.timeout(10.0):
             await server.visit
@@ -239,10 +244,7 @@ async def test_a_close_of_a_socket_that_has_gone_is_no_error() -> None:
 
 async def test_frames_leave_in_the_order_in_which_they_came() -> None:
     """Those that wait for room and those that do not, while the server's buffer is full and when it is free again."""
-    async with running() as app:
-        server = Server(app, token=app.service.token("ann"))
-        await server.until(lambda message: "text" in message)
-        (connection,) = app.service.connections
+    async with visited() as (_, server, connection):
         server.free.clear()
         waiting = [asyncio.create_task(connection.socket.send(b"0"))]
         await asyncio.sleep(0)
