@@ -426,6 +426,13 @@ class Program:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
 
+    async def until(self, mark: str, line: str = "") -> None:
+        """Give it that line, if any, and return when it has printed the mark."""
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(line.encode())
+        await self.process.stdout.readuntil(mark.encode())
+
     async def said(self, lines: str) -> tuple[str, str, int]:
         """What it prints on stdout and stderr when these lines are its stdin, and its exit status."""
         async with asyncio.timeout(30):
@@ -594,14 +601,11 @@ async def test_a_tape_is_played_at_a_pace_that_is_given(tmp_path: Path) -> None:
 async def test_who_is_told_to_end_in_mid_answer_saves_the_tape(tmp_path: Path, number: signal.Signals, status: int) -> None:
     """What was said up to there; Ctrl-C stops the answer first, and the second one leaves."""
     async with program("--tape", str(tmp_path / "a.tape")) as one:
-        assert one.process.stdin
-        assert one.process.stdout
-        one.process.stdin.write(b"count to 1000\n")
         async with asyncio.timeout(30):
-            await one.process.stdout.readuntil(b" 3 4 5 ")
+            await one.until(" 3 4 5 ", "count to 1000\n")
             one.process.send_signal(number)
             if number == signal.SIGINT:
-                await one.process.stdout.readuntil(b"end 1-0/agent: stopped")
+                await one.until("end 1-0/agent: stopped")
                 one.process.send_signal(number)
             assert await one.process.wait() == status
         assert one.process.stderr
@@ -613,11 +617,8 @@ async def test_who_is_told_to_end_in_mid_answer_saves_the_tape(tmp_path: Path, n
 async def test_who_is_told_to_end_hands_the_turn_over(real_store_url: str) -> None:
     """SIGTERM in mid-answer: the instance that is chat's own leaves as `serve` does."""
     async with program("--store", real_store_url) as one:
-        assert one.process.stdin
-        assert one.process.stdout
-        one.process.stdin.write(b"count to 1000\n")
         async with asyncio.timeout(30):
-            await one.process.stdout.readuntil(b" 3 4 5 ")
+            await one.until(" 3 4 5 ", "count to 1000\n")
             one.process.terminate()
             assert await one.process.wait() == 143
     last = (await read_log(real_store_url, "chat"))[-1]
@@ -638,11 +639,8 @@ async def test_a_tape_whose_folder_has_gone_meanwhile_is_one_sentence_and_status
     folder = tmp_path / "gone"
     folder.mkdir()
     async with program("--tape", str(folder / "a.tape"), "--pace", "0") as one:
-        assert one.process.stdin
-        assert one.process.stdout
-        one.process.stdin.write(b"count to 5\n")
         async with asyncio.timeout(30):
-            await one.process.stdout.readuntil(b"end 1-0/agent: done")
+            await one.until("end 1-0/agent: done", "count to 5\n")
         folder.rmdir()
         _, err, status = await one.said("")
     assert status == 2
