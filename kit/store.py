@@ -22,12 +22,14 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+from hiredis import pack_command
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from kit.ending import end, finish
 
@@ -37,8 +39,6 @@ Told = Callable[[list[Any] | Exception], None]
 StoreError = (RedisError, OSError)
 """What a command raises when the store is out of reach or refuses; the command may or may not have been carried out."""
 OLDEST = (7, 0)
-SILENT = 1.0
-"""Seconds after which a held connection may have been closed by the server."""
 ANSWER = 10.0
 """Seconds after which no answer comes any more: TCP would wait a quarter of an hour for a host that is gone. Not for the blocking reads,
 which are silent by nature; keepalive watches over those."""
@@ -92,29 +92,31 @@ class _Pool(BlockingConnectionPool):
 
 
 class _Asked(NamedTuple):
-    """Commands that are sent together, the server that they were made for, whether they have been written, and who is told."""
+    """Commands that are sent together, as they are sent, the server that they were made for, and who is told."""
 
-    commands: Sequence[Sequence[Any]]
+    commands: list[bytes]
     run_id: str
-    written: bool
     told: Told
+    due: float = 0.0
+    """By the monotonic clock: when an answer must have come."""
 
 
 class Held:
     """One connection of a line, held from one command to the next: for each, the pool's care for it takes as long as the command.
 
-    What is asked while nothing else is, of a connection that is in use, goes out in the same step of the loop; and who asked is told where
-    the answer is read. After a second of silence the connection is the pool's again, which sees whether it still stands.
+    What is asked of a connection that stands goes out in the same step of the loop. A task of the connection's own waits for whatever
+    comes, and tells who asked: so one that the server closes, in a pause, is known to be gone before anything is asked of it.
     """
 
     def __init__(self, store: Store, line: Redis) -> None:
         self._store = store
         self._pool: Any = line.connection_pool
         self._connection: Any = None
-        self._used = 0.0
+        self._waiting: deque[_Asked] = deque()
         self._asked: deque[_Asked] = deque()
-        self._answering: asyncio.Task[None] | None = None
-        self._failed: Exception | None = None
+        self._sending: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._look: asyncio.TimerHandle | None = None
         self._over = False
 
     async def ask(self, *commands: Sequence[Any]) -> list[Any]:
@@ -127,66 +129,92 @@ class Held:
 
     def send(self, commands: Sequence[Sequence[Any]], told: Told) -> None:
         """The same, without waiting: `told` is called with the answers, or with what `ask` raises, and must not raise."""
-        at_once = not self._asked and self.ready()
-        if at_once:
-            try:
-                # As redis-py's own coroutine does, which then waits until its buffer has room: it is empty, as no answer is owed.
-                self._connection._writer.writelines(self._connection.pack_commands(commands))
-            except Exception as error:  # noqa: BLE001  # a connection that is gone: met again where the answer is read
-                self._failed = error
-        self._asked.append(_Asked(commands, self._store.run_id, at_once, told))
-        if self._answering is None:
-            self._answering = asyncio.create_task(self._answer())
+        asked = _Asked([pack_command(tuple(command)) for command in commands], self._store.run_id, told)
+        if not self._waiting and self.ready():
+            self._write(asked)
+            return
+        self._waiting.append(asked)
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._send_waiting())
 
     def ready(self) -> bool:
         """Whether the connection stands, as far as anybody knows."""
-        return self._connection is not None and self._connection.is_connected and time.monotonic() - self._used <= SILENT
+        return self._connection is not None and self._connection.is_connected
 
-    async def connection(self) -> Any:
-        """As the pool gives it, or as it was a moment ago."""
+    async def connection(self) -> None:
+        """See to it that there is one."""
         if self._over:
             raise RedisConnectionError("the store was closed")
-        if self._connection is not None and not self.ready():
-            connection, self._connection = self._connection, None
-            await self._pool.release(connection)
-        if self._connection is None:
-            self._connection = await self._pool.get_connection()
-        return self._connection
+        if not Held.ready(self):
+            self._connection = await self._pool.get_connection()  # once the one before has been given back
+            self._reading = asyncio.create_task(self._read(self._connection))
 
     async def end(self) -> None:
         """What has not been sent yet is not sent any more: it would open a connection that nobody closes."""
         self._over = True
-        if self._answering:
-            await end([self._answering])
+        await end(task for task in (self._sending, self._reading) if task)
+        if self._look:
+            self._look.cancel()
 
-    async def _answer(self) -> None:
-        """Read the answers as long as something is asked, in its order."""
+    async def _send_waiting(self) -> None:
         try:
-            while self._asked:
+            while self._waiting:
+                error: Exception | None = None
                 try:
-                    answers: list[Any] | Exception = await self._answers(self._asked[0])
-                except StoreError as error:
-                    answers = error
-                except Exception as error:  # noqa: BLE001  # whatever a library meets, whoever asked is told that nobody knows
-                    answers = RedisConnectionError(f"the connection failed: {error!r}")
-                self._asked.popleft().told(answers)
+                    async with asyncio.timeout(ANSWER):
+                        await self.connection()
+                except StoreError as failed:
+                    error = failed
+                except Exception as failed:  # noqa: BLE001  # whatever a library meets, whoever asked is told that nothing was done
+                    error = RedisConnectionError(f"the connection failed: {failed!r}")
+                waiting, self._waiting = self._waiting, deque()
+                for asked in waiting:
+                    if error or asked.run_id not in ("", self._store.run_id):
+                        asked.told(error or self._store.restarted())
+                    else:
+                        self._write(asked)
         finally:
-            self._answering = None
+            self._sending = None
 
-    async def _answers(self, asked: _Asked) -> list[Any]:
-        async with asyncio.timeout(ANSWER):
-            connection = self._connection if asked.written else await self.connection()
-            if failed := self._failed:
-                self._failed = None
-                await connection.disconnect(nowait=True)
-                raise failed
-            if not asked.written:
-                if asked.run_id not in ("", self._store.run_id):
-                    raise self._store.restarted()
-                await connection.send_packed_command(connection.pack_commands(asked.commands))
-            answers = [await _response(connection) for _ in asked.commands]
-            self._used = time.monotonic()
-            return answers
+    def _write(self, asked: _Asked) -> None:
+        self._asked.append(asked._replace(due=time.monotonic() + ANSWER))
+        if self._look is None:
+            self._look = asyncio.get_running_loop().call_later(ANSWER, self._look_for_overdue)
+        # As redis-py's own coroutine does, which then waits until its buffer has room: few commands are under way at a time.
+        with suppress(Exception):  # of a connection that is gone; who reads its answers tells of it
+            self._connection._writer.writelines(asked.commands)
+
+    async def _read(self, connection: Any) -> None:
+        """Read the answers as they come, as long as the connection stands."""
+        try:
+            while True:
+                first = await _response(connection)
+                answers = [first, *[await _response(connection) for _ in self._asked[0].commands[1:]]]
+                self._asked.popleft().told(answers)
+        except StoreError as error:
+            self._lose(error)
+        except Exception as error:  # noqa: BLE001  # whatever a library meets, whoever asked is told that nobody knows
+            self._lose(RedisConnectionError(f"the connection failed: {error!r}"))
+        finally:
+            await connection.disconnect(nowait=True)
+            await self._pool.release(connection)
+
+    def _look_for_overdue(self) -> None:
+        """One timer for all that is asked: it looks again when the oldest of it would be due."""
+        self._look = None
+        if self._asked and (left := self._asked[0].due - time.monotonic()) > 0:
+            self._look = asyncio.get_running_loop().call_later(left, self._look_for_overdue)
+        elif self._asked:
+            assert self._reading
+            self._reading.cancel()
+            self._lose(RedisTimeoutError(f"the store did not answer for {ANSWER:g} s"))
+
+    def _lose(self, error: Exception) -> None:
+        """The connection is gone: nobody knows what became of what was asked of it."""
+        self._connection = None
+        asked, self._asked = self._asked, deque()
+        for one in asked:
+            one.told(error)
 
 
 async def _response(connection: Any) -> Any:
