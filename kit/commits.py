@@ -1,7 +1,9 @@
 """Commits: what all turns of an instance say, in as few commands as the store can take.
 
-While one append is under way, what is said meanwhile gathers for the next (group commit). Idle: no delay. Under load: large appends.
+While appends are under way, what is said meanwhile gathers for the next (group commit). Idle: no delay. Under load: large appends.
 Nobody waits in between: an append leaves in the step in which it is asked for, and its turn hears where the store's answer is read.
+
+At the pace of a model a few tokens are on the way at a time, of one session or of twenty: such a one does not wait for the others.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ _Answer = list[bytes] | Exception
 """To a commit: the id of each of its entries, or what stands against it."""
 FEW = 8
 """Up to so many single packets go in a command each; a real store takes as long for eight of them as for one script."""
+BESIDE = 4
+"""While fewer than so many commits are under way, a single packet is sent beside them."""
 
 
 class _Commit(NamedTuple):
@@ -41,30 +45,32 @@ async def load(store: Store) -> None:
 
 
 class Commits:
-    """Group commit of an instance: while one append is under way, what all its turns say meanwhile gathers for the next."""
+    """Group commit of an instance: while appends are under way, what all its turns say meanwhile gathers for the next."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._waiting: list[_Commit] = []
-        self._busy = False
+        self._under_way = 0
 
     def add(self, log: Log, heard: int, bodies: Sequence[tuple[bytes, At | None]], told: Told) -> None:
         """Add packets, all or nothing, to a log in which they have heard the epoch `heard`."""
-        self._waiting.append(_Commit(log, heard, list(packed(bodies)), told))
-        if not self._busy:
-            self._send()
+        commit = _Commit(log, heard, list(packed(bodies)), told)
+        beside = self._under_way < BESIDE and not self._waiting and _are_few([commit])
+        if beside or not self._under_way:
+            self._send([commit])
+        else:
+            self._waiting.append(commit)
 
-    def _send(self) -> None:
-        """Send what has gathered, except to logs that are not as they were: where the store was restarted, their end may be gone."""
-        waiting, self._waiting = self._waiting, []
-        batch = sorted((commit for commit in waiting if commit.log.run == self._store.run_id), key=_shard)
-        self._busy = bool(batch)
+    def _send(self, commits: Sequence[_Commit]) -> None:
+        """Send them, except to logs that are not as they were: where the store was restarted, their end may be gone."""
+        batch = sorted((commit for commit in commits if commit.log.run == self._store.run_id), key=_shard)
+        self._under_way += len(batch)
         if batch and _are_few(batch):
             # On fakeredis the script takes twice as long for one packet, and half as long again for four.
             self._store.commits.send([_xadd(commit) for commit in batch], partial(self._added, batch))
         elif batch:
             self._send_scripts(batch)
-        for commit in waiting:
+        for commit in commits:
             if commit.log.run != self._store.run_id:
                 commit.told(Gone(commit.log.session))
 
@@ -94,9 +100,10 @@ class Commits:
                 commit.told(_meant(commit, answer))
             except Exception:  # the others go on
                 log.exception("session %s: who appended could not be told of it", commit.log.session)
-        self._busy = False
-        if self._waiting:
-            self._send()
+        self._under_way -= len(batch)
+        if self._waiting and not self._under_way:
+            waiting, self._waiting = self._waiting, []
+            self._send(waiting)
 
 
 def _loading() -> Sequence[Any]:
