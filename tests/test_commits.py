@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from redis.exceptions import ResponseError
 
-from kit.commits import FEW
+from kit.commits import BESIDE, FEW
 from kit.log import ENTRY, Gone, Log, Unheard
 from kit.packets import START, At, Content, EntryId, Prompt, Stop, encode, stored
 from kit.store import StoreError, open_store
@@ -130,6 +131,31 @@ async def test_shards_are_committed_together(store: str, texts: str, count: int)
         assert [type(answer) is Unheard for answer in answers] == [i % 5 == 0 for i in range(count)]
         for log, answer in zip(logs, answers, strict=True):
             assert isinstance(answer, Unheard) or (await transcript.read(log, START))[1:] == answer
+
+
+async def test_a_single_packet_is_sent_beside_a_few_and_what_comes_then_gathers(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a model's pace nobody waits for another session's token; under load all that waits goes in one round, when the last has landed."""
+    async with open_store(store) as opened:
+        transcript = Transcript(opened)
+        logs = [(await transcript.open(f"s{i}")).log for i in range(BESIDE + 3)]
+        for log in logs:
+            await transcript.say(log, Prompt(text="hi", from_="ann", ref="r1"))
+        rounds, send = list[tuple[Any, Any]](), opened.commits.send
+        monkeypatch.setattr(opened.commits, "send", lambda *asked: rounds.append(asked))
+        first, *others = (asyncio.ensure_future(transcript.append(log, 1, said("a"))) for log in logs)
+        await asyncio.sleep(0)
+        assert [len(commands) for commands, _ in rounds] == [1] * BESIDE
+        send(*rounds[0])
+        await first
+        late = asyncio.ensure_future(transcript.append(logs[0], 1, said("b")))
+        await asyncio.sleep(0)
+        assert len(rounds) == BESIDE, "who comes after those that wait does not go before them"
+        for one in rounds[1:BESIDE]:
+            send(*one)
+        await asyncio.wait(others[: BESIDE - 1])
+        assert [len(commands) for commands, _ in rounds[BESIDE:]] == [4]
+        send(*rounds[BESIDE])
+        assert [[entry.id.n for entry in entries] for entries in await asyncio.gather(*others, late)] == [[1]] * (BESIDE + 2) + [[2]]
 
 
 # ---- the connection that is held ----

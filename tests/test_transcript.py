@@ -17,6 +17,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from kit.agents.scripted import scripted
+from kit.commits import BESIDE
 from kit.instance import Instance
 from kit.log import Gone, Log, Unheard, WrongShards
 from kit.packets import START, At, Content, EntryId, Prompt, Stop, Takeover, stored
@@ -513,8 +514,9 @@ async def test_what_waited_for_another_append_while_the_store_restarted_is_not_a
             send(*asked)
 
         monkeypatch.setattr(store.commits, "send", late)
-        appends = [asyncio.create_task(transcript.append(log, 1, said("b")))]
+        appends = [asyncio.create_task(transcript.append(log, 1, said("b"))) for _ in range(BESIDE)]
         await asyncio.sleep(0.01)
+        assert len(held) == BESIDE
         appends += [asyncio.create_task(transcript.append(log, 1, said(text))) for text in "cd"]
         await asyncio.sleep(0.01)
         real_store.restart(keep=True)
@@ -527,8 +529,8 @@ async def test_what_waited_for_another_append_while_the_store_restarted_is_not_a
                 await store.redis.ping()
         over.set()
         asked = await asyncio.gather(*appends, return_exceptions=True)
-        assert [type(answer) for answer in asked[1:]] == [Gone, Gone]
-        assert isinstance(asked[0], StoreError)
+        assert [type(answer) for answer in asked[BESIDE:]] == [Gone, Gone]
+        assert all(isinstance(answer, StoreError) for answer in asked[:BESIDE])
         assert await again(lambda: texts(transcript, log)) == ["1-0", "1-1"]
         fresh = (await again(lambda: transcript.open("s"))).log
         await again(lambda: transcript.append(fresh, 1, said("e")))
