@@ -1,9 +1,8 @@
 """Commits: what all turns of an instance say, in as few commands as the store can take.
 
 While appends are under way, what is said meanwhile gathers for the next (group commit). Idle: no delay. Under load: large appends.
+Only a single packet is sent beside a few that are under way: at the pace of a model no token waits for another session's.
 Nobody waits in between: an append leaves in the step in which it is asked for, and its turn hears where the store's answer is read.
-
-At the pace of a model a few tokens are on the way at a time, of one session or of twenty: such a one does not wait for the others.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ async def load(store: Store) -> None:
 
 
 class Commits:
-    """Group commit of an instance: while appends are under way, what all its turns say meanwhile gathers for the next."""
+    """Group commit of an instance, over all its turns."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -96,11 +95,11 @@ class Commits:
 
     def _tell(self, batch: Sequence[_Commit], answers: Sequence[_Answer]) -> None:
         for commit, answer in zip(batch, answers, strict=True):
+            self._under_way -= 1
             try:
                 commit.told(_meant(commit, answer))
             except Exception:  # the others go on
                 log.exception("session %s: who appended could not be told of it", commit.log.session)
-        self._under_way -= len(batch)
         if self._waiting and not self._under_way:
             waiting, self._waiting = self._waiting, []
             self._send(waiting)

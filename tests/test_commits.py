@@ -158,6 +158,26 @@ async def test_a_single_packet_is_sent_beside_a_few_and_what_comes_then_gathers(
         assert [[entry.id.n for entry in entries] for entries in await asyncio.gather(*others, late)] == [[1]] * (BESIDE + 2) + [[2]]
 
 
+async def test_only_a_single_packet_is_sent_beside_others(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes the store longer waits for what is under way, so that more of it gathers."""
+    async with open_store(store) as opened:
+        transcript, rounds = Transcript(opened), list[Any]()
+        logs = [(await transcript.open(f"s{i}")).log for i in range(3)]
+        for log in logs:
+            await transcript.say(log, Prompt(text="hi", from_="ann", ref="r1"))
+        await transcript.append(logs[0], 1, said("a", "b"))  # the store has the script now
+        send = opened.commits.send
+        monkeypatch.setattr(opened.commits, "send", lambda *asked: rounds.append(asked))
+        asked = [asyncio.ensure_future(transcript.append(log, 1, said(*texts))) for log, texts in zip(logs, ("a", "ab", "c"), strict=True)]
+        await asyncio.sleep(0)
+        assert len(rounds) == 1
+        send(*rounds[0])
+        await asked[0]
+        assert len(rounds) == 2
+        send(*rounds[1])
+        assert [len(added) for added in await asyncio.gather(*asked)] == [1, 2, 1]
+
+
 # ---- the connection that is held ----
 
 
@@ -188,7 +208,6 @@ async def test_a_line_that_is_lost_in_the_middle_of_talk_is_lost_once(transcript
     commits = transcript.store.commits
     (id,) = await commits.ask(("CLIENT", "ID"))
     ended = asyncio.ensure_future(commits.ask(("CLIENT", "KILL", "ID", id, "SKIPME", "no"), ("ECHO", "1"), ("ECHO", "2")))
-    await asyncio.sleep(0)
     lost = asyncio.ensure_future(transcript.append(log, 1, said("b")))
     for asked in (ended, lost):
         with pytest.raises(StoreError):
@@ -218,6 +237,47 @@ async def test_a_connection_that_the_server_closed_in_a_pause_is_not_noticed(rea
             assert await opened.redis.execute_command("CLIENT", "KILL", "ID", id) == 1
             await asyncio.sleep(0.05)  # until the end of the connection has been read
             assert await opened.commits.ask(("ECHO", "next")) == [b"next"]
+
+
+async def test_a_connection_that_is_cut_from_elsewhere_is_lost_to_all_who_wait(real_store: RealStore) -> None:
+    """What is under way then, and what was asked behind it; the next goes over a new one."""
+    async with open_store(real_store.url) as opened:
+        (id,) = await opened.commits.ask(("CLIENT", "ID"))
+        asked = [
+            asyncio.ensure_future(opened.commits.ask(("BLPOP", "nothing", "0"))),
+            asyncio.ensure_future(opened.commits.ask(("ECHO", "1"))),
+        ]
+        await asyncio.sleep(0.05)
+        assert await opened.redis.execute_command("CLIENT", "KILL", "ID", id) == 1
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert all(isinstance(answer, StoreError) for answer in answers)
+        assert await opened.commits.ask(("ECHO", "next")) == [b"next"]
+
+
+async def test_fakeredis_too_tells_at_once_of_a_connection_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no socket whose end could be read: who writes finds out."""
+    async with open_store("fake://") as opened:
+        await opened.commits.ask(("ECHO", "1"))
+        with monkeypatch.context() as patch:
+            patch.setattr(opened.commits._connection._writer, "writelines", lambda _: 1 / 0)
+            asked = [asyncio.ensure_future(opened.commits.ask(("ECHO", text))) for text in "ab"]
+            answers = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 5)
+        assert all(isinstance(answer, StoreError) for answer in answers)
+        assert await opened.commits.ask(("ECHO", "next")) == [b"next"]
+
+
+async def test_who_waits_is_told_when_a_store_is_closed(real_store: RealStore) -> None:
+    """For an answer, or for a connection; and who asks then."""
+    async with open_store(real_store.url) as opened, open_store(real_store.url) as other:
+        await other.commits.ask(("ECHO", "1"))
+        with real_store.paused():
+            asked = [asyncio.ensure_future(line.commits.ask(("ECHO", text))) for line in (opened, other) for text in "ab"]
+            await asyncio.sleep(0.05)
+            for line in (opened, other):
+                await asyncio.wait_for(line.commits.end(), 5)
+            asked.append(asyncio.ensure_future(opened.commits.ask(("ECHO", "late"))))
+            answers = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 5)
+        assert [str(answer) for answer in answers] == ["the store was closed"] * 5
 
 
 async def test_what_nobody_asked_for_is_no_answer(real_store: RealStore) -> None:

@@ -115,7 +115,7 @@ def gate(store: Store, *open: asyncio.Event) -> None:
     for server in store.servers:
         for pool in (server.redis.connection_pool, server.ears.connection_pool):
             pool.get_connection = gated(pool.get_connection)
-        server.commits.connection = gated(server.commits.connection)  # type: ignore[method-assign]  # of this one store
+        server.commits.connect = gated(server.commits.connect)  # type: ignore[method-assign]  # of this one store
         server.commits.ready = passing(server.commits.ready)  # type: ignore[method-assign]  # the same
 
 
