@@ -130,9 +130,6 @@ class Held:
 
     def send(self, commands: Sequence[Sequence[Any]], told: Told) -> None:
         """The same, without waiting: `told` is called with the answers, or with what `ask` raises, and must not raise."""
-        if self._over:
-            told(_closed())
-            return
         asked = _Asked([pack_command(tuple(command)) for command in commands], self._store.run_id, told)
         if not self._waiting and self.ready():
             self._write(asked)
