@@ -266,6 +266,16 @@ async def test_fakeredis_too_tells_at_once_of_a_connection_that_is_gone(monkeypa
         assert await opened.commits.ask(("ECHO", "next")) == [b"next"]
 
 
+async def test_a_line_of_fakeredis_that_was_cut_from_elsewhere_is_lost_once() -> None:
+    """Its end is not read: the next who asks is told, and the one after him has a new connection."""
+    async with open_store("fake://") as opened:
+        (id,) = await opened.commits.ask(("CLIENT", "ID"))
+        assert await opened.redis.execute_command("CLIENT", "KILL", "ID", id) == 1
+        with pytest.raises(StoreError):
+            await asyncio.wait_for(opened.commits.ask(("ECHO", "lost")), 5)
+        assert await opened.commits.ask(("ECHO", "next")) == [b"next"]
+
+
 async def test_who_waits_is_told_when_a_store_is_closed(real_store: RealStore) -> None:
     """For an answer, or for a connection; and who asks then."""
     async with open_store(real_store.url) as opened, open_store(real_store.url) as other:
