@@ -178,6 +178,30 @@ async def test_only_a_single_packet_is_sent_beside_others(store: str, monkeypatc
         assert [len(added) for added in await asyncio.gather(*asked)] == [1, 2, 1]
 
 
+async def test_who_talks_without_a_pause_goes_before_nobody(store: str) -> None:
+    """Who asks again as soon as he is told goes behind those who wait: at most what was under way lands before them."""
+    async with open_store(store) as opened:
+        transcript, landed = Transcript(opened), list[str]()
+        talker, other = [(await transcript.open(name)).log for name in ("talker", "other")]
+        for log in (talker, other):
+            await transcript.say(log, Prompt(text="hi", from_="ann", ref="r1"))
+
+        over = asyncio.Event()
+
+        def again(_: object) -> None:
+            landed.append("talker")
+            if len(landed) < 20:
+                transcript.send(talker, 1, said("a", "b"), again)
+            else:
+                over.set()
+
+        transcript.send(talker, 1, said("a", "b"), again)
+        for texts in ("cd", "e"):
+            transcript.send(other, 1, said(*texts), lambda _: landed.append("other"))
+        await over.wait()
+        assert landed[:4].count("other") == 2
+
+
 # ---- the connection that is held ----
 
 
