@@ -85,7 +85,8 @@ class CutAnswer:
                 async with asyncio.timeout(seconds):
                     await self._attend(seen, f"{asked.id}/agent")
             except TimeoutError:
-                raise self._broken("P6 survives", f"an end within {seconds:g} s", "none") from None
+                lost = [f": its instance did not come back ({task.exception()})" for task in going if task.done() and task.exception()]
+                raise self._broken("P6 survives", f"an end within {seconds:g} s", f"none{''.join(lost)}") from None
             finally:
                 await end(going)
         return self
