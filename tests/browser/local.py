@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from playwright.async_api import async_playwright, expect
+from playwright.async_api import Locator, Page, async_playwright, expect
 
 from tests.browser.jupyter import LabPage, jupyterlab
 from tests.browser.launch import launch
@@ -56,6 +56,11 @@ print("heard:", json.dumps([*said.values()]))
 
 async def shown(theme: str, pictures: Path | None) -> None:
     """A conversation in the panel, then the kill; asserts what any model must have done, and prints what this one said."""
+
+    async def picture(of: Page | Locator, what: str) -> None:
+        if pictures:
+            await of.screenshot(path=pictures / f"{what}-{theme.lower()}.png")
+
     with TemporaryDirectory() as folder:
         async with jupyterlab(Path(folder), theme=f"JupyterLab {theme}") as lab, async_playwright() as playwright:
             browser = await launch(playwright)
@@ -63,9 +68,10 @@ async def shown(theme: str, pictures: Path | None) -> None:
             notebook = await lab.open(page, "00_start_here.ipynb")
             await notebook.begin(PANEL)
             await notebook.connected()
-            await _talk(notebook)
-            if pictures:
-                await notebook.panel.screenshot(path=pictures / f"panel-{theme.lower()}.png")
+            await _use_a_tool(notebook)
+            await picture(notebook.panel, "tool")
+            await _stop_and_steer(notebook)
+            await picture(notebook.panel, "steer")
             await notebook.begin(KILL)
             heard = page.locator(".jp-OutputArea-output", has_text="heard:").last
             await expect(heard).to_be_visible(timeout=PATIENCE)
@@ -73,20 +79,22 @@ async def shown(theme: str, pictures: Path | None) -> None:
             print(f"kill -9 at: {before!r}; on the other process: {after!r}")
             assert before
             assert after
-            if pictures:
-                await page.screenshot(path=pictures / f"kill-{theme.lower()}.png")
+            await heard.scroll_into_view_if_needed()
+            await picture(page, "kill")
             await notebook.close()
             await browser.close()
 
 
-async def _talk(notebook: LabPage) -> None:
+async def _use_a_tool(notebook: LabPage) -> None:
+    await notebook.ask("What is the weather in Oslo?")
+    await expect(notebook.panel.locator(".kit-end")).to_have_count(1, timeout=PATIENCE)
+    await expect(notebook.panel.locator(".kit-action").first).to_contain_text('get_weather(city="Oslo")')
+    await expect(notebook.panel.locator(".kit-content .kit-body").last).to_contain_text("4 degrees")
+
+
+async def _stop_and_steer(notebook: LabPage) -> None:
     ends = notebook.panel.locator(".kit-end")
     content = notebook.panel.locator(".kit-content .kit-body")
-
-    await notebook.ask("What is the weather in Oslo?")
-    await expect(ends).to_have_count(1, timeout=PATIENCE)
-    await expect(notebook.panel.locator(".kit-action").first).to_contain_text('get_weather(city="Oslo")')
-    await expect(content.last).to_contain_text("4 degrees")
 
     await notebook.ask("Tell me a long story about a frog and a princess.")
     await expect(content).to_have_count(2, timeout=PATIENCE)
