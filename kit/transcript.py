@@ -21,10 +21,11 @@ from functools import partial
 from typing import Any
 
 from kit.commits import Commits, load
+from kit.held import settle
 from kit.log import Gone, Log, Opened, Spoken, Stored, Unheard, WrongShards, unpacked
 from kit.packets import START, AnyWord, At, EntryId, stored
 from kit.scripts import FORK, OPEN, RELEASE, RENEW, SAY, TAKE
-from kit.store import Store, StoreError, settle
+from kit.store import Store, StoreError
 
 DAY = 24 * 3600.0
 

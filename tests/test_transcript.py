@@ -18,11 +18,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from kit.agents.scripted import scripted
 from kit.commits import BESIDE
+from kit.held import settle
 from kit.instance import Instance
 from kit.log import Gone, Log, Unheard, WrongShards
 from kit.packets import START, At, Content, EntryId, Prompt, Stop, Takeover, stored
 from kit.scripts import APPEND, FORK, OPEN, RELEASE, RENEW, SAY, TAKE
-from kit.store import Store, StoreError, StoreRestarted, StoreTooOld, open_store, settle
+from kit.store import Store, StoreError, StoreRestarted, StoreTooOld, open_store
 from kit.transcript import Transcript
 from tests.conftest import RealStore
 

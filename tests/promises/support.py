@@ -16,6 +16,7 @@ from redis.exceptions import ConnectionError as StoreConnectionError
 
 from kit.client import Backoff, connect
 from kit.ending import end
+from kit.held import Told
 from kit.history import Agent, History
 from kit.lab.chaos import Witness
 from kit.lab.instances import Node, instances
@@ -45,7 +46,7 @@ from kit.packets import (
     decode_entry,
 )
 from kit.service import Service
-from kit.store import Store, Told, open_store
+from kit.store import Store, open_store
 from kit.transcript import Transcript
 
 LEASE = 0.3

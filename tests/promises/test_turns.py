@@ -642,6 +642,7 @@ async def test_a_word_whose_reply_is_lost_is_said_once(store: str, monkeypatch: 
 async def test_a_store_that_answers_no_more_is_not_waited_for_without_end(real_store: RealStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its host is gone without a word: what is asked fails, and is asked again; what arrived there all the same stands there once."""
     monkeypatch.setattr("kit.store.ANSWER", 0.2)
+    monkeypatch.setattr("kit.held.ANSWER", 0.2)
     async with nodes(real_store.url, counting(200, pace=200), 1) as (one,), watch(one.server, "s") as ann:
         turn = turn_of(await ann.session.prompt("go"))
         await ann.pieces(turn, 20)
