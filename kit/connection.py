@@ -266,6 +266,8 @@ class Connection:
         self._next_beat = asyncio.get_running_loop().call_later(self._beat, self._beat_now)
 
     def _beat_now(self) -> None:
+        if self.socket.waiting:  # it may have stopped, and nothing more be said that would show it: the pump's send finds out
+            self.nudge()
         self.socket.send_now([_BEAT])  # also to a slow reader: before these bytes count, it has missed a ping
         self._beat_later()
 
@@ -309,12 +311,13 @@ class Connection:
                 await self.instance.transcript.tell(self.feed.log, encode(msgspec.structs.replace(said, from_=self.identity.name)))
 
     async def _say(self, word: Said) -> Receipt:
+        refused = None
         if isinstance(word, Patch):
             try:
                 self._patches.spend(1)
             except Flooding:
-                return Receipt(ref=word.ref, status="refused", reason="at most ten patches a second: gather what is typed")
-        return await self.instance.say(self.visit.session, word, self.identity.name)
+                refused = "at most ten patches a second: gather what is typed"
+        return await self.instance.say(self.visit.session, word, self.identity.name, refused=refused)
 
     async def _renew(self, token: str) -> None:
         try:

@@ -31,7 +31,8 @@ from kit.transcript import Transcript
 from kit.turn import Run
 
 log = logging.getLogger("kit.instance")
-
+BESIDE = 16
+"""So many turns that nobody runs are taken up at a time: one by one, each would wait for all that the store does for those before."""
 
 Overlap = Literal["queue", "interrupt", "reject"]
 """What becomes of a person's prompt to an agent that speaks: it waits, it stops that turn, or it is refused."""
@@ -89,8 +90,8 @@ class Instance:
         fault: Exception | None = None
         async with asyncio.TaskGroup() as self._tasks:
             shards = range(self.transcript.shards)
-            service = [self._tasks.create_task(work) for work in (self._renew(), self.presence.run(self.ears.feeds))]
-            service += [self._tasks.create_task(work(s)) for s in shards for work in (self.ears.listen, self._adopt)]
+            service = [self._tasks.create_task(self.presence.run(self.ears.feeds))]
+            service += [self._tasks.create_task(work(s)) for s in shards for work in (self.ears.listen, self._renew, self._adopt)]
             try:
                 yield self
                 await self.hand_over()
@@ -111,12 +112,14 @@ class Instance:
 
     # ---- words ----
 
-    async def say(self, session: str, word: Said, name: str, heard: int | None = None) -> Receipt:
+    async def say(self, session: str, word: Said, name: str, heard: int | None = None, *, refused: str | None = None) -> Receipt:
         """Say a word for somebody, and tell what became of it. With `heard`, an agent says it: raises Unheard after a later word.
+
+        `refused`: why it is not to be said, if it has not been said before.
 
         It is said to its end though the caller is cancelled: the turn that it opens would else wait until its lease has run out.
         """
-        task = asyncio.create_task(self._say_until_told(session, msgspec.structs.replace(word, from_=name), heard))
+        task = asyncio.create_task(self._say_until_told(session, msgspec.structs.replace(word, from_=name), heard, refused))
         self._words.add(task)
         task.add_done_callback(self._told_what_became)
         return await asyncio.shield(task)
@@ -126,30 +129,33 @@ class Instance:
         if not task.cancelled():
             task.exception()  # asked for, as its caller may be gone
 
-    async def _say_until_told(self, session: str, word: Said, heard: int | None) -> Receipt:
+    async def _say_until_told(self, session: str, word: Said, heard: int | None, refused: str | None) -> Receipt:
         async with self.ears.holding(session) as feed:
             while True:
                 try:
-                    return await self._say(feed, word, heard)
+                    return await self._say(feed, word, heard, refused)
                 except Gone:
                     await self.ears.reopen(session)
 
-    async def _say(self, feed: Feed, word: Said, heard: int | None) -> Receipt:
+    async def _say(self, feed: Feed, word: Said, heard: int | None, refused: str | None = None) -> Receipt:
         if isinstance(word, Prompt):
-            word = msgspec.structs.replace(word, to=",".join(self.agents) if word.to == "all" else word.to or self.default)
+            named = self.agents if word.to == "all" else dict.fromkeys((word.to or self.default).split(","))  # each once
+            word = msgspec.structs.replace(word, to=",".join(named))
         if isinstance(word, Patch):
             await self._hear_up_to(feed, word.base)
         elif not isinstance(word, Prompt) or self.overlap != "queue":  # it is about something that another instance may have just said
             await feed.catch_up()
         projection = await feed.projection()
-        if reason := self._refusal(feed.log.session, projection, word):
+        if reason := refused or self._refusal(feed.log.session, projection, word):
             if before := await self.transcript.find(feed.log, word):  # what it was about has been trimmed away since
                 return _duplicate(word, before, before.outcome == "too_late")
             return Receipt(ref=word.ref, status="refused", reason=reason)
         if isinstance(word, Prompt) and self.overlap == "interrupt":
             await self._interrupt(feed, projection, word)
         current, by = feed.log, secrets.token_urlsafe(9)
-        spoken = await self.transcript.say(current, word, agents=_opens(word), wakes=_wakes(word, projection), by=by, heard=heard)
+        spoken = await self.transcript.say(
+            current, word, agents=_opens(word, projection), wakes=_wakes(word, projection), by=by, heard=heard
+        )
         if spoken.entry and feed.log is current:
             feed.accept([spoken.entry], own=True)
         if feed.cursor < spoken.id:
@@ -165,6 +171,8 @@ class Instance:
             await self.transcript.settle(current, word, spoken, "too_late" if late else "applied")
         for turn in spoken.leased:
             await self._run_or_release(feed, projection, turn, by, first=turn.startswith(f"{spoken.id}/"))
+        if len(projection.sizes) > 1.1 * self.keep and not is_document(current.session):  # words alone: where turns end, these trim
+            await self._trim(feed)
         return Receipt(ref=word.ref, status="too_late" if late else "applied", id=str(spoken.id))
 
     async def _hear_up_to(self, feed: Feed, id: str) -> None:
@@ -249,18 +257,22 @@ class Instance:
         self._leaving = True  # and what begins from now on leaves at once
         for run in self._runs:
             run.leave()
-        if self._runs:
-            await asyncio.wait(self._runs.values(), timeout=5.0)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(5.0):
+                if self._words:  # each may begin one more
+                    await asyncio.wait(self._words)
+                if self._runs:
+                    await asyncio.wait(self._runs.values())
 
     # ---- leases ----
 
-    async def _renew(self) -> None:
+    async def _renew(self, shard: int) -> None:
+        """Each shard for itself: where the server of one does not answer, the turns of the others stay here."""
         while not self._over:
             await asyncio.sleep(self.transcript.lease / 3)
-            for shard in range(self.transcript.shards):
-                if held := [run for run in self._runs if run.log.shard == shard]:
-                    with suppress(*StoreError):  # the next round tries again; a lease lost is a turn taken over, not a turn lost
-                        await self._renew_leases(held)
+            if held := [run for run in self._runs if run.log.shard == shard]:
+                with suppress(*StoreError):  # the next round tries again; a lease lost is a turn taken over, not a turn lost
+                    await self._renew_leases(held)
 
     async def _renew_leases(self, held: Sequence[Run]) -> None:
         heads = await self.transcript.renew([(run.log, run.turn, run.by) for run in held])
@@ -289,13 +301,20 @@ class Instance:
         own = {(run.log.session, run.turn) for run in self._runs}
         others = [turn for turn in known if turn not in own]
         left = await self.transcript.time_left(others)
-        for (session, turn), seconds in zip(others, left, strict=True):
-            if seconds < 0:
-                async with self.ears.holding(session) as feed:
-                    current, by = feed.log, secrets.token_urlsafe(9)
-                    if await self.transcript.take(current, turn, by) and feed.log is current:
-                        self._start(feed, turn, by, first=False)
+        free = [turn for turn, seconds in zip(others, left, strict=True) if seconds < 0]
+        self._rng.shuffle(free)  # the other instances look at the same moment
+        for some in (free[i : i + BESIDE] for i in range(0, len(free), BESIDE)):
+            async with asyncio.TaskGroup() as taking:
+                for session, turn in some:
+                    taking.create_task(self._take_up(session, turn))
         return min((seconds + 0.002 for seconds in left if seconds >= 0), default=self.transcript.lease)
+
+    async def _take_up(self, session: str, turn: str) -> None:
+        with suppress(*StoreError):  # the others may be kept elsewhere; it is looked at again
+            async with self.ears.holding(session) as feed:
+                current, by = feed.log, secrets.token_urlsafe(9)
+                if await self.transcript.take(current, turn, by) and feed.log is current:
+                    self._start(feed, turn, by, first=False)
 
 
 def _in_the_way(projection: Projection, word: Said) -> list[Turn]:
@@ -305,24 +324,27 @@ def _in_the_way(projection: Projection, word: Said) -> list[Turn]:
     return [t for t in projection.turns.values() if t.agent in word.addressed and t.live and not projection.waits(t)]
 
 
-def _opens(word: Said) -> list[str]:
-    """The agents of the turns that a word opens."""
+def _opens(word: Said, projection: Projection) -> list[str]:
+    """The agents of the turns that a word opens: an edit of a turn that is over opens none."""
     match word:
         case Prompt():
             return word.addressed
-        case Edit(turn=turn):
-            return [turn.partition("/")[2]]
+        case Edit(turn=turn) if turn in projection.turns:
+            return [projection.turns[turn].agent]
         case _:
             return []
 
 
 def _wakes(word: Said, projection: Projection) -> list[str]:
-    """The turns that have something to do after a word: those that waited for it, or that it ends while nobody runs them."""
+    """The turns that have something to do after a word: those that waited for it, or that it ends while nobody runs them.
+
+    Among these are those that an earlier word was to end: it may have been said before it was known that nobody ran them.
+    """
     match word:
         case Answer(call=call) | Result(call=call):
             return [projection.calls[call].turn]
         case Stop(turn=named) | Edit(turn=named):
-            return [turn.id for turn in projection.turns.values() if turn.live and named in (None, turn.id)]
+            return [turn.id for turn in projection.turns.values() if named in (None, turn.id)]
         case _:
             return []
 

@@ -31,6 +31,18 @@ from kit.service import Answer, Service, opened, origin_of
 
 _quiet = logging.getLogger("kit.server.websocket")
 _quiet.setLevel(logging.INFO)  # below, `websockets` logs every header and frame, and so every credential
+UNREAD = 1024 * 1024
+"""Bytes in the socket's buffer from which on a client that pings, and does not read what answers, is dropped."""
+
+
+class Websocket(ServerConnection):
+    """The library answers each ping at once (RFC 6455 section 5.5.2), however much waits in the buffer."""
+
+    def data_received(self, data: bytes) -> None:
+        before = self.transport.get_write_buffer_size()
+        super().data_received(data)
+        if before < self.transport.get_write_buffer_size() > UNREAD:
+            self.transport.abort()
 
 
 class _Socket:
@@ -81,7 +93,7 @@ class _Socket:
 class Server(Service):
     """A running server: its `url`, its `door`, its `instance`."""
 
-    def __init__(self, *parts: Any, create_connection: type[ServerConnection] | None, **options: Any) -> None:
+    def __init__(self, *parts: Any, create_connection: type[Websocket] | None, **options: Any) -> None:
         super().__init__(*parts, **options)
         self._create_connection = create_connection
         self._websockets: set[WebSocketServer] = set()
@@ -104,7 +116,7 @@ class Server(Service):
             finally:
                 self._websockets.discard(websockets)
                 try:
-                    await finish(stop_listening(websockets.server))
+                    await finish(_close(websockets))
                 finally:
                     for websocket in silent:  # browsers connect before they have a request; `websockets` would wait 10 s for it
                         websocket.transport.abort()
@@ -113,7 +125,7 @@ class Server(Service):
         self, host: str, port: int, only: str | None, silent: WeakSet[ServerConnection]
     ) -> AbstractAsyncContextManager[WebSocketServer]:
         def accepted(*args: Any, **options: Any) -> ServerConnection:
-            websocket = (self._create_connection or ServerConnection)(*args, **options)
+            websocket = (self._create_connection or Websocket)(*args, **options)
             silent.add(websocket)
             return websocket
 
@@ -172,6 +184,12 @@ class Server(Service):
         await self.serve(_Socket(websocket), visit)
 
 
+async def _close(websockets: WebSocketServer) -> None:
+    """Nobody new, and whoever is still there leaves; `websockets` itself would wait for a reader that has stopped."""
+    await stop_listening(websockets.server)
+    await asyncio.gather(*(_Socket(one).close(1001) for one in websockets.connections))
+
+
 def _respond(answer: Answer) -> Response:
     body = answer.text.encode()
     headers = Headers({**answer.headers, "Content-Length": str(len(body)), "Connection": "close"})
@@ -184,7 +202,7 @@ async def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 0,
-    create_connection: type[ServerConnection] | None = None,
+    create_connection: type[Websocket] | None = None,
     **options: Any,
 ) -> AsyncIterator[Server]:
     """Serve an agent, or several by name (the first is the default one), while the block runs; then drain.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -17,7 +18,7 @@ from kit.client import Backoff, NotLetIn
 from kit.document import document_session
 from kit.history import Agent, History
 from kit.lab.instances import Node
-from kit.packets import AnyPacket, Document, EntryId, Patch, Splice, Takeover, Write, new_ref
+from kit.packets import AnyPacket, Document, EntryId, Patch, Splice, Takeover, Write, encode, new_ref
 from kit.replica import Replica, SharedDocument, connect_document
 from tests.promises.support import Losses, nodes, read_log, turn_of, watch
 from tests.support import Visitor, ref, visit
@@ -297,3 +298,16 @@ async def test_a_document_that_only_agents_write_is_kept_as_long_as_it_is_writte
             await redis.pexpire(key, 5_000)
         await watcher.ended(turn_of(await watcher.session.prompt("write on"), "coder"))
         assert all([await redis.pttl(key) > 50_000 for key in keys])
+
+
+async def test_a_repeated_patch_is_a_duplicate_though_it_comes_too_fast(store: str) -> None:
+    """P4: who comes back says all again that has no receipt; refused, it would be made anew and stand there twice."""
+    async with nodes(store, {"coder": writing(1)}, 1) as (node,), watch(node.server, "s") as watcher:
+        await watcher.ended(turn_of(await watcher.session.prompt("write"), "coder"))
+        session = document_session("s", NAME)
+        words = [new_ref(Patch(base="0-1", splices=[Splice(0, 0, "x")])) for _ in range(40)]
+        for word in words:
+            assert (await node.server.instance.say(session, word, "eve")).status == "applied"
+        async with visit(node.server, session, name="eve") as eve:
+            answers = await eve.answers(*(json.loads(encode(word)) for word in words))
+        assert [answer["status"] for answer in answers] == ["duplicate"] * 40

@@ -7,16 +7,16 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from websockets.asyncio.server import ServerConnection
 from websockets.utils import apply_mask
 
 from kit.lab.records import Closed, Direction, Frame, Handshake, lengths
+from kit.server import Websocket
 
 if TYPE_CHECKING:
     from kit.lab.trace import Trace
 
 
-class ObservedConnection(ServerConnection):
+class ObservedConnection(Websocket):
     """A server's connection that tells its trace what comes and goes, as it is on the TCP stream: before the server looks at it."""
 
     trace: Trace

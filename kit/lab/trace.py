@@ -17,11 +17,10 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from websockets.asyncio.server import ServerConnection
-
 from kit.history import Agent, History
 from kit.lab.observe import ObservedConnection, masked
 from kit.lab.records import Closed, Command, Frame, Handshake, Record, Records, TurnChange, What
+from kit.server import Websocket
 from kit.store import Store
 
 __all__ = ["Closed", "Command", "Frame", "Handshake", "Record", "Records", "Trace", "TurnChange"]
@@ -90,7 +89,7 @@ class Trace:
                 self._listeners.remove(callback)
 
     @property
-    def connection(self) -> type[ServerConnection]:
+    def connection(self) -> type[Websocket]:
         """For `websockets.serve(..., create_connection=trace.connection)`, and `kit.server.serve`: its connections are recorded."""
 
         class TracedConnection(ObservedConnection):

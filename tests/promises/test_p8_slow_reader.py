@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]  # it ships no types
 import pytest
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets import Subprotocol
+from websockets.asyncio.client import connect
 
 from kit.connection import BEHIND, HELD, Connection, _begin
 from kit.history import History
 from kit.lab.instances import Serve
 from kit.log import Stored
 from kit.packets import MAX_FRAME, AnyPacket, Content, EntryId, Prompt, Typing, encode
+from kit.server import UNREAD
 from kit.service import Service
 from tests.promises.support import LEASE, Judge, Watcher, counting, nodes, read_log, turn_of, watch
 from tests.support import both_servers, each_server, ref, visit
@@ -200,8 +203,8 @@ async def timed(person: Watcher) -> float:
 
 
 @asynccontextmanager
-async def stopped(server: Service) -> AsyncIterator[Any]:
-    """Somebody who has stopped reading; gives the server's end of the line."""
+async def stopped(server: Service) -> AsyncIterator[tuple[Any, Any]]:
+    """Somebody who has stopped reading; gives the server's end of the line, and his."""
     async with visit(server, "s", name="slow") as slow:
         slow.socket.transport.pause_reading()
         (victim,) = [c for c in server.connections if c.identity.name == "slow"]
@@ -209,7 +212,7 @@ async def stopped(server: Service) -> AsyncIterator[Any]:
         # What the system holds for a reader is not the server's memory; with little of it, the server's own buffer is what is seen.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         slow.socket.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        yield transport
+        yield transport, slow.socket.transport
         slow.socket.transport.abort()
 
 
@@ -218,7 +221,7 @@ async def test_p8_typing_is_not_kept_for_a_reader_that_stopped(store: str) -> No
     async with (
         nodes(store, pouring(1), 1) as (one,),
         visit(one.server, "s", name="x" * 4000) as ann,
-        stopped(one.server) as transport,
+        stopped(one.server) as (transport, _),
     ):
         largest, more = 0, 60  # so many that they would not fit, once it is slow
         while more:
@@ -231,7 +234,7 @@ async def test_p8_typing_is_not_kept_for_a_reader_that_stopped(store: str) -> No
 
 async def test_p8_nor_is_what_many_say_at_once(store: str) -> None:
     """Where a hundred are typing, all of it may arrive in one piece."""
-    async with nodes(store, pouring(1), 1) as (one,), visit(one.server, "s") as ann, stopped(one.server) as transport:
+    async with nodes(store, pouring(1), 1) as (one,), visit(one.server, "s") as ann, stopped(one.server) as (transport, _):
         transcript = one.server.instance.transcript
         frames = [encode(Typing(on=True, from_=f"{i:04d}" + "x" * 8000)) for i in range(100)]
         pipe = transcript.store.redis.pipeline(transaction=True)
@@ -241,3 +244,53 @@ async def test_p8_nor_is_what_many_say_at_once(store: str) -> None:
         names = {(await ann.until("typing"))["from"][:4] for _ in frames}
         assert len(names) == len(frames)
         assert BEHIND < transport.get_write_buffer_size() <= BOUND
+
+
+async def test_p8_nor_are_answers_to_its_pings(store: str) -> None:
+    """The library answers each at once: who pings and does not read is dropped."""
+    ping = b"\x89\xfd" + bytes(4) + bytes(125)  # masked by nothing (RFC 6455 sections 5.2 and 5.5.2)
+    async with nodes(store, counting(1), 1) as (one,), stopped(one.server) as (transport, theirs):
+        largest = 0
+        for _ in range(400):  # 50 MB, if it were let
+            theirs.write(ping * 1000)
+            await asyncio.sleep(0.001)
+            largest = max(largest, transport.get_write_buffer_size())
+            if transport.is_closing():
+                break
+        assert transport.is_closing()
+        assert UNREAD / 2 < largest < 2 * UNREAD
+
+
+async def test_p8_one_that_stopped_is_dropped_though_nothing_more_is_said(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less waits for it than makes a reader slow, and too much for the library's pings, which wait for the buffer."""
+    monkeypatch.setattr("kit.server.STALLED", 0.3)
+    async with (
+        nodes(store, pouring(10), 1, beat=0.1) as (one,),
+        watch(one.server, "s") as ann,
+        stopped(one.server) as (transport, _),
+    ):
+        await poured(ann, 1)
+        assert 32 * 1024 < transport.get_write_buffer_size() <= BEHIND
+        async with asyncio.timeout(20):
+            while len(one.server.connections) > 1:  # noqa: ASYNC110  # nobody tells
+                await asyncio.sleep(0.01)
+
+
+async def test_p8_a_room_that_is_closed_waits_for_none_of_them(store: str) -> None:
+    """The library would: until the reader's buffer is empty."""
+    async with nodes(store, pouring(2000), 1) as (one,), watch(one.server, "s") as ann, AsyncExitStack() as stack:
+        async with asyncio.timeout(20):
+            async with one.server.opened("s", "127.0.0.1") as origin:
+                slow = await stack.enter_async_context(_at(origin, one.server.token("slow")))
+                slow.transport.pause_reading()
+                await poured(ann, 1)
+                while not any(c.socket.waiting for c in one.server.connections):  # noqa: ASYNC110  # nobody tells
+                    await asyncio.sleep(0.01)
+            assert len(one.server.connections) == 1
+        slow.transport.abort()
+
+
+def _at(origin: str, token: str) -> connect:
+    """A plain client of a room's own address."""
+    headers = {"Authorization": f"Bearer {token}"}
+    return connect(f"{origin.replace('http', 'ws', 1)}/s/s", additional_headers=headers, subprotocols=[Subprotocol("kit.v1")], proxy=None)
