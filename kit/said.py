@@ -93,7 +93,9 @@ def _check_value(value: object, path: str, depth: int) -> None:
         case dict():
             for name, inner in value.items():
                 _check_value(name, path or "a field's name", depth)
-                _check_value(inner, f"{path}.{name}" if path else name, depth - 1)
+                _check_value(
+                    inner, f"{path[:200]}.{name[:200]}" if path else name[:200], depth - 1
+                )  # long names would take it quadratic time
         case list():
             for i, inner in enumerate(value):
                 _check_value(inner, f"{path}[{i}]", depth - 1)

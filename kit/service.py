@@ -83,7 +83,7 @@ class Service:
             if method == "POST":
                 return await self._issue(target, _folded(headers))
             if method == "OPTIONS" and target == "/cookie":
-                return self._preflight(headers.get("Origin"))
+                return self._preflight(_folded(headers).get("Origin"))
             return await self._admit(target, _folded(headers))
         except Refused as refused:
             return _answer(refused.status, f"{refused}\n", _refusal_headers(refused.status))

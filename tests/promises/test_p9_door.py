@@ -252,6 +252,7 @@ async def test_other_schemes_and_two_credentials_are_401(server: Service) -> Non
         403,
         400,
     )  # uvicorn's
+    assert (await request(server, "/cookie", [("Origin", PAGE), ("Origin", EVIL)], method="OPTIONS")).status in (403, 400)
 
 
 # ---- cookies ----
