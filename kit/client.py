@@ -261,7 +261,10 @@ class Session:
                 delay = min(asked, LONGEST)
             if why and self.state == "connecting":  # once: the address may be wrong, and nobody has seen an error
                 log.warning("session %s: no answer at %s yet (%s); it is tried again", self.name, self._url, why)
-            self._tell(f"reconnecting in {delay:.1f} s")
+            try:
+                self._tell(f"reconnecting in {delay:.1f} s")
+            except Exception as fault:  # noqa: BLE001  # what `on_state` raises: the same
+                return self._fail(fault)
             await asyncio.sleep(delay)
 
     async def _dial(self) -> ClientConnection:
@@ -363,11 +366,14 @@ class Session:
 
     def _fail(self, failure: Exception) -> None:
         self._failure = failure
-        self._tell("closed")
         self._arrived.set()
         for _, receipt in self._words.values():
             if not receipt.done():
                 receipt.set_exception(failure)
+        try:
+            self._tell("closed")
+        except Exception:  # `on_state` is anybody's code; whoever waits has been told
+            log.exception("session %s: `on_state` failed at its end", self.name)
 
     def _tell(self, state: str) -> None:
         self.state = state

@@ -52,10 +52,17 @@ def copy_notebooks(notebooks: Path, work: Path) -> Copied:
         if here != now:
             (copied.updated if here else copied.new).append(name)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(original.read_bytes())
+            _write(copy, original.read_bytes())
         originals[name] = now
-    (work / ".originals.json").write_text(json.dumps(originals, indent=1))
+    _write(work / ".originals.json", json.dumps(originals, indent=1).encode())
     return copied
+
+
+def _write(file: Path, content: bytes) -> None:
+    """All or nothing: half of a notebook would be taken for the learner's, and kept."""
+    half = file.with_name(f".{file.name}.new")
+    half.write_bytes(content)
+    half.replace(file)
 
 
 def trust(copies: Iterable[Path], data: Path | None = None) -> None:

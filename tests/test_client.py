@@ -245,6 +245,23 @@ async def first_wait(turn: Turn | Response) -> str:
         return await said
 
 
+@pytest.mark.parametrize("always", [False, True])
+async def test_what_on_state_raises_is_raised_where_somebody_waits(always: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Such as a pipe that nobody reads any more: it is no network's trouble, and it ends the session."""
+
+    def listen(state: str) -> None:
+        if always or state.startswith("reconnecting"):
+            raise BrokenPipeError("the test reads no more")
+
+    async with asyncio.timeout(10), scripted_server(closes(1001, ""), idle) as script, to(script) as session:
+        session.on_state = listen
+        with pytest.raises(BrokenPipeError, match="reads no more"):
+            await anext(aiter(session))
+        with pytest.raises(BrokenPipeError, match="reads no more"):
+            await session.prompt("hi")
+    assert ("`on_state` failed at its end" in caplog.text) is always
+
+
 NAMED: dict[str, tuple[Turn | Response, str]] = {
     "1012 with ms": (closes(1012, "1200"), "1.2 s"),
     "1012 at once": (closes(1012, "0"), "0.0 s"),

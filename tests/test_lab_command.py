@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import re
 import subprocess
@@ -54,6 +55,24 @@ def test_a_learners_file_is_never_written_over(notebooks: Path, tmp_path: Path) 
     (tmp_path / "work" / FIRST).write_text("my answer")
     assert copy_notebooks(notebooks, tmp_path / "work") == ([], [], [])
     assert (tmp_path / "work" / FIRST).read_text() == "my answer"
+
+
+def test_a_copy_that_was_cut_off_is_no_learners(notebooks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk was full, or the machine went: the next time it is copied again."""
+    copy_notebooks(notebooks, tmp_path / "work")
+    (notebooks / FIRST).write_text("the next edition")
+    write = Path.write_bytes
+
+    def half(path: Path, content: bytes) -> int:
+        write(path, content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "the test's disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", half)
+        with pytest.raises(OSError, match="full"):
+            copy_notebooks(notebooks, tmp_path / "work")
+    assert copy_notebooks(notebooks, tmp_path / "work").updated == [FIRST]
+    assert (tmp_path / "work" / FIRST).read_text() == "the next edition"
 
 
 def test_where_both_have_changed_the_learners_file_stays_and_it_is_said_each_time(notebooks: Path, tmp_path: Path) -> None:
