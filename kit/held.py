@@ -23,8 +23,7 @@ T = TypeVar("T")
 Told = Callable[[list[Any] | Exception], None]
 """Told the answers to commands, or what became of the connection."""
 ANSWER = 10.0
-"""Seconds after which no answer comes any more: TCP would wait a quarter of an hour for a host that is gone. Not for the blocking reads,
-which are silent by nature; keepalive watches over those."""
+"""Seconds after which no answer comes any more: TCP would wait a quarter of an hour for a host that is gone."""
 
 
 class Server(Protocol):

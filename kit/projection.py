@@ -198,7 +198,7 @@ class Projection:
 
     def is_next(self, turn: Turn) -> bool:
         """Whether the turn may speak: no earlier turn of its agent is still speaking (one that waits for a person holds nobody up)."""
-        earlier = [t for t in self.turns.values() if t.agent == turn.agent and t is not turn and t.place <= turn.place]
+        earlier = (t for t in self.turns.values() if t.agent == turn.agent and t is not turn and t.place <= turn.place)
         return all(self.waits(t) and t.live for t in earlier)
 
     def waits(self, turn: Turn) -> bool:

@@ -76,8 +76,8 @@ redis.call('XADD', KEYS[6], 'MAXLEN', 256, '*', 'f', string.match(KEYS[1], '}:(.
 local answer = {'new', id, last}
 local turns = {unpack(ARGV, 12)}
 for agent in string.gmatch(ARGV[7], '[^,]+') do turns[#turns + 1] = id .. '/' .. agent end
-for _, turn in ipairs(turns) do
-  redis.call('SADD', KEYS[4], KEYS[1] .. ' ' .. turn)
+for _, turn in ipairs(turns) do redis.call('SADD', KEYS[4], KEYS[1] .. ' ' .. turn) end
+for _, turn in ipairs(turns) do -- after all of them: in a slot that is on its way to another server, a lease that is new is refused
   if redis.call('SET', KEYS[2] .. ':lease:' .. turn, ARGV[9], 'NX', 'PX', ARGV[8]) then answer[#answer + 1] = turn end
 end
 if ARGV[10] ~= '' then

@@ -32,6 +32,8 @@ from kit.held import ANSWER, Held
 StoreError = (RedisError, OSError)
 """What a command raises when the store is out of reach or refuses; the command may or may not have been carried out."""
 OLDEST = (7, 0)
+BLOCK = 5.0
+"""Seconds that a blocking read waits. One that is not answered long after is lost: the server, or its host, stands still."""
 
 
 def without_password(url: str) -> str:
@@ -82,15 +84,21 @@ class _Pool(BlockingConnectionPool):
 
 
 class Store:
-    """The three lines to one server, and which server it is (`run_id`, constant on fakeredis; "" before the first command)."""
+    """The three lines to one server, and which server it is (`run_id`, constant on fakeredis; "" before the first command).
+
+    `in_process`: it is a fakeredis, which works in this process' own loop.
+    """
 
     def __init__(self, url: str | None = None) -> None:
         self.url = "fake://" if url is None else url
+        self.in_process = self.url.startswith("fake://")
         self.run_id = ""
         self.clustered = False
         # redis-py gives unions of all that any protocol or option could return; what these commands return is pinned down by the tests.
         self.redis: Any = self._line(16, ANSWER)
-        self.ears: Any = self._line(1000)  # opened as they are needed, one for each shard of each instance: whoever waited for one is deaf
+        self.ears: Any = self._line(
+            1000, BLOCK + ANSWER
+        )  # opened as they are needed, one for each shard of each instance: whoever waited for one is deaf
         line = self._line(1)
         self.commits = Held(self, line.connection_pool)
         self._lines = (self.redis, self.ears, line)
@@ -108,7 +116,7 @@ class Store:
         """Find out again who keeps what: a server alone keeps all."""
 
     def _line(self, connections: int, answer: float | None = None) -> Redis:
-        if self.url.startswith("fake://"):
+        if self.in_process:
             self.run_id = "fake"
             return _fake(self.url.removeprefix("fake://") or f"private-{id(self)}", connections)
         seen = [""]  # each line compares with what it saw itself: another's reconnect must not hide the change

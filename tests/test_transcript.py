@@ -538,6 +538,18 @@ async def test_what_waited_for_another_append_while_the_store_restarted_is_not_a
         assert await texts(transcript, fresh) == ["1-0", "1-1", "1-2"]
 
 
+async def test_a_blocking_read_is_given_up_where_the_server_stands_still(real_store: RealStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its system answers all that TCP asks. After a failover a cluster's instance would listen there for ever."""
+    monkeypatch.setattr("kit.store.BLOCK", 0.1)
+    monkeypatch.setattr("kit.store.ANSWER", 0.2)
+    async with open_store(real_store.url) as store:
+        assert not await store.ears.xread({"nothing": "0-0"}, block=100)
+        with real_store.paused():
+            async with asyncio.timeout(10):
+                with pytest.raises(StoreError):
+                    await store.ears.xread({"nothing": "0-0"}, block=100)
+
+
 async def again(ask: Any) -> Any:
     """Ask until the store answers: each of its connections finds out about a restart by itself."""
     for _ in range(50):

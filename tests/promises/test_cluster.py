@@ -17,7 +17,7 @@ from kit.packets import End, EntryId, Packet, Takeover
 from kit.store import Store, open_store
 from kit.transcript import Transcript
 from tests.conftest import RealCluster
-from tests.promises.support import Judge, Watcher, count, counting, endless, nodes, read_log, said, turn_of, watch
+from tests.promises.support import LEASE, Judge, Watcher, count, counting, endless, nodes, read_log, said, turn_of, watch
 from tests.support import each_server
 
 SHARDS = 8
@@ -229,3 +229,27 @@ def move(cluster: RealCluster, url: str, key: str, to: str) -> None:
                     assert not old.exists(one)
         for client in (new, old):
             client.execute_command("CLUSTER SETSLOT", slot, "NODE", names["MIGRATING"])
+
+
+@each_server
+async def test_cluster_one_server_that_stands_still_costs_the_others_no_turn(
+    real_cluster: RealCluster, sessions: list[str], serve: Serve
+) -> None:
+    """Leases are renewed on each server for itself: on the other two nothing changes hands, for three leases."""
+    async with open_store(real_cluster.url) as store:
+        names = {server.url: kept for server, kept in spread(store).items()}
+    victim = real_cluster.servers[0]
+    async with (
+        nodes(real_cluster.url, counting(1000, pace=100), 2, shards=SHARDS, serve=serve) as (one, _),
+        watching(one, sessions, "ann") as here,
+    ):
+        turns = [turn_of(receipt) for receipt in await asyncio.gather(*(w.session.prompt("go") for w in here))]
+        await asyncio.gather(*(w.pieces(turn, 5) for w, turn in zip(here, turns, strict=True)))
+        with victim.paused():
+            await asyncio.sleep(3 * LEASE)
+        await asyncio.gather(*(w.session.stop() for w in here))
+        for session, watcher, turn in zip(sessions, here, turns, strict=True):
+            await watcher.ended(turn)
+            if session not in names[victim.url]:
+                assert not [e for e in watcher.log if isinstance(e, Takeover)]
+            await log_of(real_cluster, session)

@@ -7,6 +7,7 @@ import gc
 import random
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any, cast
 
 import pytest
@@ -708,3 +709,112 @@ async def test_a_tool_is_run_when_its_action_stands_in_the_log(store: str, monke
             assert (stopped.status, (await ann.ended(turn)).reason) == ("applied", "stopped")
             assert not [entry for entry in ann.log if isinstance(entry, Action)]
             assert ran == []
+
+
+# ---- what a word makes the store do ----
+
+
+async def test_an_agent_that_is_named_twice_is_asked_once(store: str) -> None:
+    """Each name opens a turn: ten thousand of one would be as many keys."""
+    async with nodes(store, counting(3), 1) as (node,), watch(node.server, "s") as ann:
+        turn = turn_of(await ann.session.prompt("go", to=",".join(["agent"] * 1000)))
+        await ann.ended(turn)
+        (word,) = [e for e in ann.log if isinstance(e, Prompt)]
+        assert (word.to, said(ann.log)) == ("agent", count(3))
+
+
+async def test_an_edit_of_what_is_trimmed_away_opens_no_turn(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its turn has ended, whatever it is called; so there is nothing to list and to lease."""
+    asked: list[Any] = []
+    say = Transcript.say
+
+    async def saying(transcript: Transcript, log: Any, word: Any, **options: Any) -> Any:
+        asked.append(options.get("agents"))
+        return await say(transcript, log, word, **options)
+
+    async with nodes(store, counting(3), 1, keep=3) as (node,), watch(node.server, "s") as ann:
+        for _ in range(3):
+            await ann.ended(turn_of(await ann.session.prompt("go")))
+        await idle(node)
+        monkeypatch.setattr(Transcript, "say", saying)
+        receipt = await ann.session.edit("1-0/a,b,c", "x")
+        assert (receipt.status, asked) == ("too_late", [[]])
+
+
+async def test_a_second_stop_ends_what_the_first_left(store: str) -> None:
+    """The first was said by an instance that did not know yet of a turn that waits for a person: nobody was woken to end it."""
+
+    async def asking(history: History) -> AsyncIterator[AnyPacket]:
+        yield Ask(call="q", text="?")
+
+    async with nodes(store, asking, 1) as (node,), watch(node.server, "s") as ann:
+        turn = turn_of(await ann.session.prompt("go"))
+        await ann.pieces(turn, 1)
+        await released(store)
+        feed = node.server.instance.ears.feeds["s"]
+        await feed.transcript.say(feed.log, new_ref(Stop(from_="bob")))
+        await ann.until(lambda w: any(isinstance(e, Stop) for e in w.log))
+        await ann.session.stop()
+        assert (await ann.ended(turn)).reason == "stopped"
+
+
+async def test_a_log_of_words_alone_is_bounded_too(store: str) -> None:
+    """No turn ends there, which would trim it."""
+    async with nodes(store, counting(3), 1, keep=20) as (node,), watch(node.server, "s") as ann:
+        for _ in range(100):
+            assert (await ann.session.stop()).status == "too_late"
+        log = await read_log(store, "s")
+        assert 20 <= len(log) <= 22
+        assert ann.seen[-20:] == log[-20:]
+
+
+# ---- many turns at once ----
+
+
+async def test_turns_that_nobody_runs_are_taken_up_beside_each_other(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other, a store that is 25 ms away would hold up the tenth by a second."""
+    take, now, most = Transcript.take, 0, 0
+
+    async def taking(transcript: Transcript, *asked: Any) -> bool:
+        nonlocal now, most
+        now, most = now + 1, max(most, now + 1)
+        await asyncio.sleep(0.02)
+        now -= 1
+        return await take(transcript, *asked)
+
+    sessions = [f"s{i}" for i in range(20)]
+    async with nodes(store, counting(30, pace=100), 2) as (one, other), AsyncExitStack() as stack:
+        people = [await stack.enter_async_context(watch(other.server, session)) for session in sessions]
+        turns = [turn_of(await one.server.instance.say(session, new_ref(Prompt(text="go")), "bob")) for session in sessions]
+        await asyncio.gather(*(ann.pieces(turn, 5) for ann, turn in zip(people, turns, strict=True)))
+        monkeypatch.setattr(Transcript, "take", taking)
+        await one.stop()
+        for ann, turn in zip(people, turns, strict=True):
+            await ann.ended(turn)
+            assert said(ann.log) == count(30)
+    assert 8 < most <= 16
+
+
+async def test_what_a_word_that_is_under_way_opens_is_handed_over_too(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An instance that leaves while it says a prompt; else its turn would wait until its lease has run out: here, ten minutes."""
+    stands, told = asyncio.Event(), asyncio.Event()
+    say = Transcript.say
+
+    async def saying(transcript: Transcript, log: Any, word: Any, **options: Any) -> Any:
+        spoken = await say(transcript, log, word, **options)
+        if isinstance(word, Prompt):
+            stands.set()
+            await told.wait()
+        return spoken
+
+    async with nodes(store, counting(30), 2, lease=600.0) as (one, other), watch(other.server, "s") as ann:
+        monkeypatch.setattr(Transcript, "say", saying)
+        saying_it = asyncio.create_task(one.server.instance.say("s", new_ref(Prompt(text="go")), "bob"))
+        await stands.wait()
+        leaving = asyncio.create_task(one.leave())
+        await asyncio.sleep(0.05)
+        told.set()
+        turn = turn_of(await saying_it)
+        await leaving
+        await ann.ended(turn)
+        assert [e.by is None for e in ann.log if isinstance(e, Takeover)] == [True, False]
