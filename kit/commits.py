@@ -54,10 +54,10 @@ class Commits:
     def add(self, log: Log, heard: int, bodies: Sequence[tuple[bytes, At | None]], told: Told) -> None:
         """Add packets, all or nothing, to a log in which they have heard the epoch `heard`."""
         commit = _Commit(log, heard, list(packed(bodies)), told)
-        if self._waiting or (self._under_way and not (self._under_way < BESIDE and _are_few([commit]))):
-            self._waiting.append(commit)  # behind who waits, also where nothing is under way: who has just been told may ask at once
-        else:
+        if not self._waiting and (not self._under_way or (self._under_way < BESIDE and _are_few([commit]))):
             self._send([commit])
+        else:  # who waits goes first, also where nothing is under way: who has just been told may ask at once
+            self._waiting.append(commit)
 
     def _send(self, commits: Sequence[_Commit]) -> None:
         """Send them, except to logs that are not as they were: where the store was restarted, their end may be gone."""

@@ -1,4 +1,4 @@
-"""Ending: hear of it, or do something before others hear; cancel tasks until they are gone; clean up though cancelled; stop listening."""
+"""Ending: hear of it, or do something before others hear; end tasks; clean up though cancelled; stop listening; settle a future."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -101,3 +103,13 @@ async def stop_listening(listener: asyncio.Server) -> None:
             await asyncio.sleep(0)
     finally:
         listener.close()
+
+
+def settle(waiting: asyncio.Future[T], answer: T | Exception) -> None:
+    """Give somebody who waits, if he still does, an answer, or raise it there."""
+    if waiting.done():
+        return
+    if isinstance(answer, Exception):
+        waiting.set_exception(answer)
+    else:
+        waiting.set_result(answer)

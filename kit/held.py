@@ -10,16 +10,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 from hiredis import Reader, pack_command
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from kit.ending import end, finish
+from kit.ending import end, finish, settle
 
-T = TypeVar("T")
 Told = Callable[[list[Any] | Exception], None]
 """Told the answers to commands, or what became of the connection."""
 ANSWER = 10.0
@@ -236,13 +235,3 @@ async def _response(connection: Any) -> Any:
         return await connection.read_response()
     except ResponseError as error:
         return error
-
-
-def settle(waiting: asyncio.Future[T], answer: T | Exception) -> None:
-    """Give somebody who waits, if he still does, an answer, or raise it there."""
-    if waiting.done():
-        return
-    if isinstance(answer, Exception):
-        waiting.set_exception(answer)
-    else:
-        waiting.set_result(answer)

@@ -31,7 +31,7 @@ from kit.transcript import Transcript
 from kit.turn import Run
 
 log = logging.getLogger("kit.instance")
-BESIDE = 16
+AT_A_TIME = 8
 """So many turns that nobody runs are taken up at a time: one by one, each would wait for all that the store does for those before."""
 
 Overlap = Literal["queue", "interrupt", "reject"]
@@ -148,7 +148,9 @@ class Instance:
         projection = await feed.projection()
         if reason := refused or self._refusal(feed.log.session, projection, word):
             if before := await self.transcript.find(feed.log, word):  # what it was about has been trimmed away since
-                return _duplicate(word, before, before.outcome == "too_late")
+                if feed.cursor < before.id:
+                    await feed.catch_up()
+                return _duplicate(word, before, await feed.projection())
             return Receipt(ref=word.ref, status="refused", reason=reason)
         if isinstance(word, Prompt) and self.overlap == "interrupt":
             await self._interrupt(feed, projection, word)
@@ -164,15 +166,15 @@ class Instance:
         if feed.log is not current:  # replaced meanwhile, perhaps without the word: say it again to find out
             raise Gone(current.session)
         if spoken.known:
-            late = spoken.outcome == "too_late" if spoken.outcome else spoken.id in projection.late
-            return _duplicate(word, spoken, late)
+            return _duplicate(word, spoken, projection)
         late = spoken.id in projection.late
         if not isinstance(word, Prompt | Patch):  # their refs are kept as long as they are
             await self.transcript.settle(current, word, spoken, "too_late" if late else "applied")
         for turn in spoken.leased:
             await self._run_or_release(feed, projection, turn, by, first=turn.startswith(f"{spoken.id}/"))
-        if len(projection.sizes) > 1.1 * self.keep and not is_document(current.session):  # words alone: where turns end, these trim
-            await self._trim(feed)
+        if len(projection.sizes) > 1.1 * self.keep and not is_document(current.session):  # so many words, and no end of a turn that trims
+            with suppress(*StoreError):
+                await self._trim(feed)
         return Receipt(ref=word.ref, status="too_late" if late else "applied", id=str(spoken.id))
 
     async def _hear_up_to(self, feed: Feed, id: str) -> None:
@@ -303,7 +305,9 @@ class Instance:
         left = await self.transcript.time_left(others)
         free = [turn for turn, seconds in zip(others, left, strict=True) if seconds < 0]
         self._rng.shuffle(free)  # the other instances look at the same moment
-        for some in (free[i : i + BESIDE] for i in range(0, len(free), BESIDE)):
+        for some in (free[i : i + AT_A_TIME] for i in range(0, len(free), AT_A_TIME)):
+            if self._leaving:
+                break
             async with asyncio.TaskGroup() as taking:
                 for session, turn in some:
                     taking.create_task(self._take_up(session, turn))
@@ -349,7 +353,8 @@ def _wakes(word: Said, projection: Projection) -> list[str]:
             return []
 
 
-def _duplicate(word: Said, spoken: Spoken, late: bool) -> Receipt:
+def _duplicate(word: Said, spoken: Spoken, projection: Projection) -> Receipt:
     if not spoken.same:
         return Receipt(ref=word.ref, status="refused", reason="this `ref` was used for another word: make a new one for each")
+    late = spoken.outcome == "too_late" if spoken.outcome else spoken.id in projection.late
     return Receipt(ref=word.ref, status="duplicate", id=str(spoken.id), was="too_late" if late else "applied")

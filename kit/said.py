@@ -93,9 +93,8 @@ def _check_value(value: object, path: str, depth: int) -> None:
         case dict():
             for name, inner in value.items():
                 _check_value(name, path or "a field's name", depth)
-                _check_value(
-                    inner, f"{path[:200]}.{name[:200]}" if path else name[:200], depth - 1
-                )  # long names would take it quadratic time
+                # No more of a path is told; built whole for each value below it, a long name would take quadratic time.
+                _check_value(inner, f"{path[:200]}.{name[:200]}" if path else name[:200], depth - 1)
         case list():
             for i, inner in enumerate(value):
                 _check_value(inner, f"{path}[{i}]", depth - 1)

@@ -26,7 +26,7 @@ from kit.auth import Visit
 from kit.connection import CLOSING, STALLED, Closed
 from kit.ending import finish, stop_listening
 from kit.history import Agent
-from kit.packets import MAX_FRAME, SUBPROTOCOL
+from kit.packets import MAX_FRAME, SUBPROTOCOL, CloseCode
 from kit.service import Answer, Service, opened, origin_of
 
 _quiet = logging.getLogger("kit.server.websocket")
@@ -35,8 +35,8 @@ UNREAD = 1024 * 1024
 """Bytes in the socket's buffer from which on a client that pings, and does not read what answers, is dropped."""
 
 
-class Websocket(ServerConnection):
-    """The library answers each ping at once (RFC 6455 section 5.5.2), however much waits in the buffer."""
+class BoundedConnection(ServerConnection):
+    """Drops a client that pings and does not read: the library answers each ping at once (RFC 6455 section 5.5.2), however much waits."""
 
     def data_received(self, data: bytes) -> None:
         before = self.transport.get_write_buffer_size()
@@ -93,7 +93,7 @@ class _Socket:
 class Server(Service):
     """A running server: its `url`, its `door`, its `instance`."""
 
-    def __init__(self, *parts: Any, create_connection: type[Websocket] | None, **options: Any) -> None:
+    def __init__(self, *parts: Any, create_connection: type[BoundedConnection] | None, **options: Any) -> None:
         super().__init__(*parts, **options)
         self._create_connection = create_connection
         self._websockets: set[WebSocketServer] = set()
@@ -125,7 +125,7 @@ class Server(Service):
         self, host: str, port: int, only: str | None, silent: WeakSet[ServerConnection]
     ) -> AbstractAsyncContextManager[WebSocketServer]:
         def accepted(*args: Any, **options: Any) -> ServerConnection:
-            websocket = (self._create_connection or Websocket)(*args, **options)
+            websocket = (self._create_connection or BoundedConnection)(*args, **options)
             silent.add(websocket)
             return websocket
 
@@ -187,7 +187,7 @@ class Server(Service):
 async def _close(websockets: WebSocketServer) -> None:
     """Nobody new, and whoever is still there leaves; `websockets` itself would wait for a reader that has stopped."""
     await stop_listening(websockets.server)
-    await asyncio.gather(*(_Socket(one).close(1001) for one in websockets.connections))
+    await asyncio.gather(*(_Socket(one).close(CloseCode.GOING_AWAY) for one in websockets.connections), return_exceptions=True)
 
 
 def _respond(answer: Answer) -> Response:
@@ -202,7 +202,7 @@ async def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 0,
-    create_connection: type[Websocket] | None = None,
+    create_connection: type[BoundedConnection] | None = None,
     **options: Any,
 ) -> AsyncIterator[Server]:
     """Serve an agent, or several by name (the first is the default one), while the block runs; then drain.

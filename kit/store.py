@@ -33,7 +33,7 @@ StoreError = (RedisError, OSError)
 """What a command raises when the store is out of reach or refuses; the command may or may not have been carried out."""
 OLDEST = (7, 0)
 BLOCK = 5.0
-"""Seconds that a blocking read waits. One that is not answered long after is lost: the server, or its host, stands still."""
+"""Seconds that a blocking read waits. One that has no answer ANSWER seconds later gets none: the server, or its host, stands still."""
 
 
 def without_password(url: str) -> str:
@@ -96,9 +96,8 @@ class Store:
         self.clustered = False
         # redis-py gives unions of all that any protocol or option could return; what these commands return is pinned down by the tests.
         self.redis: Any = self._line(16, ANSWER)
-        self.ears: Any = self._line(
-            1000, BLOCK + ANSWER
-        )  # opened as they are needed, one for each shard of each instance: whoever waited for one is deaf
+        # Its connections are opened as they are needed, one for each shard of each instance: whoever waited for one would be deaf.
+        self.ears: Any = self._line(1000, BLOCK + ANSWER)
         line = self._line(1)
         self.commits = Held(self, line.connection_pool)
         self._lines = (self.redis, self.ears, line)

@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any
 
 from kit.commits import Commits, load
-from kit.held import settle
+from kit.ending import settle
 from kit.log import Gone, Log, Opened, Spoken, Stored, Unheard, WrongShards, unpacked
 from kit.packets import START, AnyWord, At, EntryId, stored
 from kit.scripts import FORK, OPEN, RELEASE, RENEW, SAY, TAKE

@@ -61,8 +61,11 @@ def copy_notebooks(notebooks: Path, work: Path) -> Copied:
 def _write(file: Path, content: bytes) -> None:
     """All or nothing: half of a notebook would be taken for the learner's, and kept."""
     half = file.with_name(f".{file.name}.new")
-    half.write_bytes(content)
-    half.replace(file)
+    try:
+        half.write_bytes(content)
+        half.replace(file)
+    finally:
+        half.unlink(missing_ok=True)
 
 
 def trust(copies: Iterable[Path], data: Path | None = None) -> None:

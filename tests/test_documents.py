@@ -305,9 +305,9 @@ async def test_a_repeated_patch_is_a_duplicate_though_it_comes_too_fast(store: s
     async with nodes(store, {"coder": writing(1)}, 1) as (node,), watch(node.server, "s") as watcher:
         await watcher.ended(turn_of(await watcher.session.prompt("write"), "coder"))
         session = document_session("s", NAME)
-        words = [new_ref(Patch(base="0-1", splices=[Splice(0, 0, "x")])) for _ in range(40)]
+        words = [new_ref(Patch(base="0-1", splices=[Splice(0, 0, "x")])) for _ in range(60)]
         for word in words:
             assert (await node.server.instance.say(session, word, "eve")).status == "applied"
         async with visit(node.server, session, name="eve") as eve:
             answers = await eve.answers(*(json.loads(encode(word)) for word in words))
-        assert [answer["status"] for answer in answers] == ["duplicate"] * 40
+        assert [answer["status"] for answer in answers] == ["duplicate"] * 60

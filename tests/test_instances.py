@@ -32,7 +32,7 @@ async def test_a_stopped_one_hands_nothing_over(store: str) -> None:
 
 async def test_one_that_leaves_hands_its_turns_over(store: str) -> None:
     """At once: the lease would have lasted ten minutes. Its clients are told to come back."""
-    async with instances(counting(TO), 2, store=store, lease=600.0) as (one, other), watch(other.server, "s", "bob") as bob:
+    async with instances(counting(TO, pace=50), 2, store=store, lease=600.0) as (one, other), watch(other.server, "s", "bob") as bob:
         async with visit(one.server, "s") as socket, watch(one.server, "s") as ann:
             turn = turn_of(await ann.session.prompt("go"))
             await bob.pieces(turn, 10)

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from websockets import InvalidStatus, Subprotocol
 from websockets.asyncio.client import connect
-from websockets.asyncio.server import ServerConnection
 
 from kit.agents.scripted import scripted
 from kit.connection import Budget, Flooding
@@ -21,7 +20,7 @@ from kit.history import History
 from kit.lab.instances import Serve
 from kit.log import Log, Stored
 from kit.packets import Ask, Content, Entry, EntryId, Prompt, Typing
-from kit.server import Server
+from kit.server import BoundedConnection, Server
 from kit.service import Service
 from kit.store import open_store
 from kit.transcript import Transcript
@@ -210,7 +209,7 @@ async def test_who_is_just_being_let_in_while_the_others_are_sent_away_goes_too(
     """Else the instance would wait for it, and answer nobody's prompts, as long as it stays."""
     upgraded, sent_away = asyncio.Event(), asyncio.Event()
 
-    class Slow(ServerConnection):
+    class Slow(BoundedConnection):
         async def handshake(self, *args: Any, **options: Any) -> None:
             await super().handshake(*args, **options)
             upgraded.set()

@@ -18,7 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from kit.agents.scripted import scripted
 from kit.commits import BESIDE
-from kit.held import settle
+from kit.ending import settle
 from kit.instance import Instance
 from kit.log import Gone, Log, Unheard, WrongShards
 from kit.packets import START, At, Content, EntryId, Prompt, Stop, Takeover, stored
@@ -541,7 +541,7 @@ async def test_what_waited_for_another_append_while_the_store_restarted_is_not_a
 async def test_a_blocking_read_is_given_up_where_the_server_stands_still(real_store: RealStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its system answers all that TCP asks. After a failover a cluster's instance would listen there for ever."""
     monkeypatch.setattr("kit.store.BLOCK", 0.1)
-    monkeypatch.setattr("kit.store.ANSWER", 0.2)
+    monkeypatch.setattr("kit.store.ANSWER", 1.0)
     async with open_store(real_store.url) as store:
         assert not await store.ears.xread({"nothing": "0-0"}, block=100)
         with real_store.paused():

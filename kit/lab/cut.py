@@ -72,7 +72,7 @@ class CutAnswer:
         return _pieces(self.said)
 
     async def run(self, seconds: float) -> CutAnswer:
-        """Raises Broken where the agent fails, or comes to no end."""
+        """Raises Broken where the agent fails, or comes to no end; OSError where its instance could not come back."""
         memory = f"fake://cut-{secrets.token_hex(8)}"
         async with (
             open_store(memory) as store,
@@ -85,8 +85,10 @@ class CutAnswer:
                 async with asyncio.timeout(seconds):
                     await self._attend(seen, f"{asked.id}/agent")
             except TimeoutError:
-                lost = [f": its instance did not come back ({task.exception()})" for task in going if task.done() and task.exception()]
-                raise self._broken("P6 survives", f"an end within {seconds:g} s", f"none{''.join(lost)}") from None
+                for task in going:
+                    if task.done():
+                        task.result()
+                raise self._broken("P6 survives", f"an end within {seconds:g} s", "none") from None
             finally:
                 await end(going)
         return self

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from websockets.utils import apply_mask
 
 from kit.lab.records import Closed, Direction, Frame, Handshake, lengths
-from kit.server import Websocket
+from kit.server import BoundedConnection
 
 if TYPE_CHECKING:
     from kit.lab.trace import Trace
 
 
-class ObservedConnection(Websocket):
+class ObservedConnection(BoundedConnection):
     """A server's connection that tells its trace what comes and goes, as it is on the TCP stream: before the server looks at it."""
 
     trace: Trace

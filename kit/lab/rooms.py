@@ -16,8 +16,7 @@ import segno
 
 from kit.auth import Identity
 from kit.document import is_document
-from kit.ending import finish
-from kit.held import settle
+from kit.ending import finish, settle
 from kit.lab.start import CannotStart, Lab, start
 from kit.lab.thread import run
 from kit.log import SESSION

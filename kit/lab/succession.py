@@ -88,6 +88,10 @@ async def _prompt(agent: Agent, prompt: str, reply: Reply, seconds: float) -> tu
             match ended:
                 case Broken():
                     raise _Fails("does not go on", [*rows, *ended.rows, ("next", REMEDY)])
+                case OSError():
+                    raise _Fails(
+                        "could not be tried", [*rows, ("why", f"its instance did not come back: {ended}"), ("next", "check it again")]
+                    )
                 case BaseException():
                     raise ended
             if (told := steps(answer.said)) != wanted:

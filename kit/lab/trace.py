@@ -20,7 +20,7 @@ from typing import Any
 from kit.history import Agent, History
 from kit.lab.observe import ObservedConnection, masked
 from kit.lab.records import Closed, Command, Frame, Handshake, Record, Records, TurnChange, What
-from kit.server import Websocket
+from kit.server import BoundedConnection
 from kit.store import Store
 
 __all__ = ["Closed", "Command", "Frame", "Handshake", "Record", "Records", "Trace", "TurnChange"]
@@ -89,7 +89,7 @@ class Trace:
                 self._listeners.remove(callback)
 
     @property
-    def connection(self) -> type[Websocket]:
+    def connection(self) -> type[BoundedConnection]:
         """For `websockets.serve(..., create_connection=trace.connection)`, and `kit.server.serve`: its connections are recorded."""
 
         class TracedConnection(ObservedConnection):

@@ -269,11 +269,11 @@ class Held:
         self.waiting = asyncio.Event()
         self._say, server.instance.say = server.instance.say, self.say  # type: ignore[method-assign]  # this one instance's
 
-    async def say(self, session: str, word: Any, name: str, *rest: Any) -> Any:
+    async def say(self, session: str, word: Any, name: str, *rest: Any, **more: Any) -> Any:
         if name == "ann":
             self.waiting.set()
             await self.let.wait()
-        return await self._say(session, word, name, *rest)
+        return await self._say(session, word, name, *rest, **more)
 
 
 @asynccontextmanager

@@ -263,7 +263,7 @@ async def test_p8_nor_are_answers_to_its_pings(store: str) -> None:
 
 async def test_p8_one_that_stopped_is_dropped_though_nothing_more_is_said(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Less waits for it than makes a reader slow, and too much for the library's pings, which wait for the buffer."""
-    monkeypatch.setattr("kit.server.STALLED", 0.3)
+    monkeypatch.setattr("kit.server.STALLED", 2.0)
     async with (
         nodes(store, pouring(10), 1, beat=0.1) as (one,),
         watch(one.server, "s") as ann,
