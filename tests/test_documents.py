@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
+import msgspec
 import pytest
 
 from kit.agents import model
@@ -308,6 +309,9 @@ async def test_a_repeated_patch_is_a_duplicate_though_it_comes_too_fast(store: s
         words = [new_ref(Patch(base="0-1", splices=[Splice(0, 0, "x")])) for _ in range(60)]
         for word in words:
             assert (await node.server.instance.say(session, word, "eve")).status == "applied"
+        late = new_ref(Patch(base="0-1", splices=[Splice(9_999, 0, "x")], from_="eve"))
+        transcript = node.server.instance.transcript
+        await transcript.say((await transcript.open(session)).log, late)  # as by an instance that knew less of the text
         async with visit(node.server, session, name="eve") as eve:
-            answers = await eve.answers(*(json.loads(encode(word)) for word in words))
-        assert [answer["status"] for answer in answers] == ["duplicate"] * 60
+            answers = await eve.answers(*(json.loads(encode(word)) for word in (*words, msgspec.structs.replace(late, from_=""))))
+        assert [(answer["status"], answer["was"]) for answer in answers] == [("duplicate", "applied")] * 60 + [("duplicate", "too_late")]
