@@ -16,6 +16,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kit.whole import write_whole
+
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 FIRST = "00_start_here.ipynb"
 _COPIED = ("*.ipynb", "GLOSSARY.md", "PROJECT.md", "images/**/*", "exercises/**/*", "solutions/**/*", "tapes/*.tape")
@@ -52,20 +54,10 @@ def copy_notebooks(notebooks: Path, work: Path) -> Copied:
         if here != now:
             (copied.updated if here else copied.new).append(name)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            _write(copy, original.read_bytes())
+            write_whole(copy, [original.read_bytes()])  # half of a notebook would be taken for the learner's, and kept
         originals[name] = now
-    _write(work / ".originals.json", json.dumps(originals, indent=1).encode())
+    write_whole(work / ".originals.json", [json.dumps(originals, indent=1).encode()])
     return copied
-
-
-def _write(file: Path, content: bytes) -> None:
-    """All or nothing: half of a notebook would be taken for the learner's, and kept."""
-    half = file.with_name(f".{file.name}.new")
-    try:
-        half.write_bytes(content)
-        half.replace(file)
-    finally:
-        half.unlink(missing_ok=True)
 
 
 def trust(copies: Iterable[Path], data: Path | None = None) -> None:

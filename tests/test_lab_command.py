@@ -61,14 +61,12 @@ def test_a_copy_that_was_cut_off_is_no_learners(notebooks: Path, tmp_path: Path,
     """The disk was full, or the machine went: the next time it is copied again."""
     copy_notebooks(notebooks, tmp_path / "work")
     (notebooks / FIRST).write_text("the next edition")
-    write = Path.write_bytes
 
-    def half(path: Path, content: bytes) -> int:
-        write(path, content[: len(content) // 2])
+    def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "the test's disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", half)
+        patch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="full"):
             copy_notebooks(notebooks, tmp_path / "work")
     assert copy_notebooks(notebooks, tmp_path / "work").updated == [FIRST]

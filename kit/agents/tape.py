@@ -20,8 +20,6 @@ Its file is JSON, line by line: the tape, then each run, its events, and how it 
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
@@ -32,6 +30,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from kit.agents.embedded.heard import Heard, hear
+from kit.whole import beside, write_whole
 
 Json = dict[str, Any]
 Dialect = Literal["responses", "chat"]
@@ -175,9 +174,9 @@ class Tape:
         try:
             regular = target.is_file() or not target.exists()
             if regular:
-                beside = _beside(target)
-                beside.touch(exist_ok=False)
-                beside.unlink()
+                new = beside(target)
+                new.touch(exist_ok=False)
+                new.unlink()
         except OSError as error:
             raise NotSaved(path, error.strerror) from None
         if not regular:  # replaced, /dev/null would be an ordinary file for everybody
@@ -187,17 +186,8 @@ class Tape:
         """Write the tape. Raises BadTape where that fails: then nothing new stands there, and what did before still does."""
         if not self.runs:
             raise BadTape(f"{path} was not written: the tape is empty. Give it to openai_agent(tape=...), and ask that agent something")
-        target = Path(path)
-        beside = _beside(target)
         try:
-            try:
-                with beside.open("xb") as file:
-                    file.writelines(self._lines())
-                    file.flush()
-                    os.fsync(file.fileno())  # a full disk may say so only now
-                beside.replace(target)
-            finally:
-                beside.unlink(missing_ok=True)
+            write_whole(Path(path), self._lines())
         except OSError as error:
             raise NotSaved(path, error.strerror) from None
 
@@ -249,8 +239,3 @@ class Tape:
     def __repr__(self) -> str:
         runs = [f"{run.model}, {run.dialect}: {len(run.moments)} events in {run.seconds:.1f} s, {run.ended}" for run in self.runs]
         return "\n".join([f"Tape of {len(runs)} run{'' if len(runs) == 1 else 's'}", *(f"  {run}" for run in runs)])
-
-
-def _beside(target: Path) -> Path:
-    """A new name in the same folder: what is written there takes the target's place at once."""
-    return target.with_name(f".{target.name}.{secrets.token_hex(4)}")
