@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -100,6 +101,19 @@ async def test_an_end_that_is_cancelled_leaves_none_behind() -> None:
     with pytest.raises(asyncio.CancelledError):
         await using
     assert [one.process.returncode for one in started] == [-signal.SIGKILL] * 2
+
+
+async def test_one_that_is_killed_again_while_it_ends_has_its_own_status(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever signals must not take it from whoever waits for it: nobody would know how it ended."""
+    statuses = []
+    for wait in range(60):
+        one = Process({}, {})
+        one.process = await asyncio.create_subprocess_exec("sleep", "100")
+        one.kill()
+        time.sleep(wait / 60 * 0.003)  # noqa: ASYNC251  # in which it ends, and the loop does not hear of it
+        await one.end()
+        statuses.append(one.process.returncode)
+    assert (set(statuses), caplog.messages) == ({-signal.SIGKILL}, [])
 
 
 # ---- the served store ----

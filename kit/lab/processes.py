@@ -22,6 +22,7 @@ from kit.ending import finish
 
 ROOT = Path(__file__).parents[2]
 _SECRET = secrets.token_urlsafe(32)
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows, who is told to end is killed
 _OF_THE_MODEL = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "KIT_MODEL")
 
 
@@ -67,7 +68,7 @@ class Process:
     def kill(self) -> None:
         """`kill -9`."""
         self.running = False
-        self._signal(signal.SIGKILL)
+        self._signal(_KILL)
 
     def freeze(self) -> None:
         """SIGSTOP: its sockets stay open, and it does not know that time passes."""
@@ -88,8 +89,10 @@ class Process:
         await self.process.communicate()
 
     def _signal(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):
-            self.process.send_signal(number)
+        """Not by asyncio: before Python 3.13 that looks first, and takes the exit status from who waits for it (cpython issue 87744)."""
+        if self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid, number)
 
 
 @asynccontextmanager
