@@ -17,7 +17,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from inspect import isawaitable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from msgspec import Struct
 
@@ -91,13 +91,14 @@ class Witness:
         self.seen: list[Entry | Gap] = []
         self.count = 0
         """How many of them are entries."""
+        self.begin = 0
+        """Where in `seen` its log begins: behind the last gap."""
         self._news = asyncio.Condition()
 
     @property
     def log(self) -> list[Entry]:
         """What it has seen since the last gap."""
-        gaps = [i for i, entry in enumerate(self.seen) if isinstance(entry, Gap)]
-        return [e for e in self.seen[gaps[-1] + 1 if gaps else 0 :] if not isinstance(e, Gap)]
+        return cast("list[Entry]", self.seen[self.begin :])
 
     @property
     def port(self) -> int:
@@ -109,7 +110,10 @@ class Witness:
         async for entry in self.session:
             async with self._news:
                 self.seen.append(entry)
-                self.count += not isinstance(entry, Gap)
+                if isinstance(entry, Gap):
+                    self.begin = len(self.seen)
+                else:
+                    self.count += 1
                 self._news.notify_all()
 
     async def until(self, found: Callable[[Any], T | None]) -> T:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Literal, TypeVar
 
@@ -150,18 +150,27 @@ class Watcher(Witness):
         return said(self.log, turn)
 
     async def ended(self, turn: str) -> End:
-        def end(watcher: Watcher) -> End | None:
-            return next((e for e in watcher.log if isinstance(e, End) and e.turn == turn), None)
-
-        return await self.until(end)
+        found: End = await self.first(lambda e: isinstance(e, End) and e.turn == turn)
+        return found
 
     async def reached(self, id: EntryId) -> None:
         """Wait until it has seen the entry with this id."""
-        await self.until(lambda w: any(EntryId.parse(e.id) == id for e in w.log))
+        await self.first(lambda e: EntryId.parse(e.id) == id)
 
     async def pieces(self, turn: str, n: int) -> None:
         """Wait until so many pieces of a turn have come."""
-        await self.until(lambda w: sum(e.k for e in w.log if isinstance(e, Packet) and e.turn == turn) >= n)
+        await self.first(lambda e: isinstance(e, Packet) and e.turn == turn and e.n + e.k > n)
+
+    async def first(self, wanted: Callable[[Entry], bool]) -> Any:
+        """The first of its log that is wanted, as soon as it is there. Each is looked at once: logs are long, and tests wait much."""
+        looked = 0
+
+        def look(watcher: Watcher) -> Entry | None:
+            nonlocal looked
+            new, looked = watcher.log[max(0, looked - watcher.begin) :], len(watcher.seen)
+            return next(filter(wanted, new), None)
+
+        return await self.until(look)
 
 
 @asynccontextmanager
