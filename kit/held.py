@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -23,6 +23,8 @@ Told = Callable[[list[Any] | Exception], None]
 """Told the answers to commands, or what became of the connection."""
 ANSWER = 10.0
 """Seconds after which no answer comes any more: TCP would wait a quarter of an hour for a host that is gone."""
+PORTION = 8192
+"""Bytes that fakeredis is given at once: it copies all that it has been given, twice for each word of a command."""
 
 
 class Server(Protocol):
@@ -54,6 +56,7 @@ class Held:
         self._server = server
         self._pool = pool
         self._connection: Any = None
+        self._is_real = False
         self._waiting: deque[_Asked] = deque()
         self._asked: deque[_Asked] = deque()
         self._answers: list[Any] = []
@@ -92,7 +95,9 @@ class Held:
         if not Held.ready(self):
             connection = self._connection = await self._pool.get_connection()  # once the one before has been given back
             self._answers = []
-            self._tending = asyncio.create_task(self._tend(connection, _listen(connection, self._arrived)))
+            stream = _listen(connection, self._arrived)
+            self._is_real = stream is not None
+            self._tending = asyncio.create_task(self._tend(connection, stream))
 
     async def end(self) -> None:
         """What has not been sent yet is not sent any more: it would open a connection that nobody closes. Whoever waits is told."""
@@ -132,7 +137,7 @@ class Held:
             self._watch = loop.call_later(ANSWER, self._drop_if_overdue)
         try:
             # As redis-py's own coroutine does, which then waits until its buffer has room: few commands are under way at a time.
-            self._connection._writer.writelines(asked.commands)
+            self._connection._writer.writelines(asked.commands if self._is_real else _portions(asked.commands))
         except Exception as error:  # noqa: BLE001  # a connection that is gone
             loop.call_soon(self._drop, self._connection, error)
 
@@ -220,6 +225,12 @@ def _listen(connection: Any, arrived: Callable[[Any, Reader], None]) -> asyncio.
     transport, answers = connection._writer.transport, Reader(replyError=connection._parser.parse_error)
     transport.set_protocol(_Listening(transport.get_protocol(), answers, partial(arrived, connection)))
     return connection._reader
+
+
+def _portions(commands: Sequence[bytes]) -> Iterator[bytes]:
+    for command in commands:
+        for begin in range(0, len(command), PORTION):
+            yield command[begin : begin + PORTION]
 
 
 def _as_store_error(error: Exception) -> Exception:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import pytest
 from redis.exceptions import ResponseError
 
 from kit.commits import BESIDE, FEW
+from kit.held import PORTION
 from kit.log import ENTRY, Gone, Log, Unheard
 from kit.packets import START, At, Content, EntryId, Prompt, Stop, encode, stored
-from kit.store import StoreError, open_store
+from kit.store import Store, StoreError, open_store
 from kit.transcript import Transcript
 from tests.conftest import RealStore
 
@@ -253,13 +254,41 @@ async def test_who_cannot_be_told_keeps_nobody_from_the_store(transcript: Transc
     assert "who appended could not be told" in caplog.text
 
 
+async def test_a_large_command_goes_to_fakeredis_in_portions() -> None:
+    """It copies all that it holds at each word: a megabyte took it seconds."""
+    async with open_store() as opened:
+        transcript = Transcript(opened)
+        log = (await transcript.open("s")).log
+        await transcript.say(log, Prompt(text="hi", from_="ann", ref="r1"))
+        await transcript.append(log, 1, said("a"))
+        writer, given = opened.commits._connection._writer, list[int]()
+        write = writer.writelines
+
+        def writelines(data: Iterable[bytes]) -> None:
+            for chunk in data:
+                given.append(len(chunk))
+                write([chunk])
+
+        writer.writelines = writelines
+        texts = [f"{i}" * 3000 for i in range(10, 210)]
+        added = await asyncio.gather(*(transcript.append(log, 1, said(text)) for text in texts))
+        assert (sum(given) > 1_000_000, max(given)) == (True, PORTION)
+        assert [entry.body for (entry,) in added] == [stored(Content(text)) for text in texts]
+
+
+async def unready(store: Store) -> None:
+    """The end of its held connection has been read."""
+    while store.commits.ready():  # noqa: ASYNC110  # nobody tells
+        await asyncio.sleep(0)
+
+
 async def test_a_connection_that_the_server_closed_in_a_pause_is_not_noticed(real_store: RealStore) -> None:
     """As many hosted ones do after some minutes."""
     async with open_store(real_store.url) as opened:
         for _ in range(3):
             (id,) = await opened.commits.ask(("CLIENT", "ID"))
             assert await opened.redis.execute_command("CLIENT", "KILL", "ID", id) == 1
-            await asyncio.sleep(0.05)  # until the end of the connection has been read
+            await unready(opened)  # the end of the connection has been read
             assert await opened.commits.ask(("ECHO", "next")) == [b"next"]
 
 
@@ -319,6 +348,6 @@ async def test_what_nobody_asked_for_is_no_answer(real_store: RealStore) -> None
     async with open_store(real_store.url) as opened:
         (id,) = await opened.commits.ask(("CLIENT", "ID"))
         opened.commits._connection._writer.write(b"*1\r\n$4\r\nPING\r\n")
-        await asyncio.sleep(0.05)
+        await unready(opened)
         assert await opened.commits.ask(("ECHO", "1"), ("ECHO", "2")) == [b"1", b"2"]
         assert await opened.commits.ask(("CLIENT", "ID")) != [id]

@@ -57,6 +57,10 @@ def steps(said: Sequence[AnyPacket]) -> list[Step]:
     return told
 
 
+class Silent(Broken):
+    """It came to no end in its time."""
+
+
 class CutAnswer:
     """One answer to a prompt. `cut`: how many pieces stand in the log when its instance goes; `stop`: a person stops it at the first."""
 
@@ -72,7 +76,7 @@ class CutAnswer:
         return _pieces(self.said)
 
     async def run(self, seconds: float) -> CutAnswer:
-        """Raises Broken where the agent fails, or comes to no end; OSError where its instance could not come back."""
+        """Raises Broken where the agent fails, Silent where it comes to no end; OSError where its instance could not come back."""
         memory = f"fake://cut-{secrets.token_hex(8)}"
         async with (
             open_store(memory) as store,
@@ -88,7 +92,7 @@ class CutAnswer:
                 for task in going:
                     if task.done():
                         task.result()
-                raise self._broken("P6 survives", f"an end within {seconds:g} s", "none") from None
+                raise self._broken(Silent, "P6 survives", f"an end within {seconds:g} s", "none") from None
             finally:
                 await end(going)
         return self
@@ -135,7 +139,7 @@ class CutAnswer:
         last = self.said[-1]
         if last.reason == "failed":
             promise, wanted = ("P5 stop", "it ends when it is stopped") if self.stop else ("P6 survives", "it goes on")
-            raise self._broken(promise, wanted, self._failure(last))
+            raise self._broken(Broken, promise, wanted, self._failure(last))
 
     async def _react(self, entry: AnyPacket, seen: Witness, turn: str) -> None:
         if self.stop and len(self.said) == 1:
@@ -155,8 +159,8 @@ class CutAnswer:
         *_, last = traceback.extract_tb(self.raised.__traceback__)
         return f"it raised {type(self.raised).__name__}: {self.raised} (line {last.lineno} of {last.name})"
 
-    def _broken(self, promise: str, expected: str, seen: str) -> Broken:
-        return Broken(promise, expected, f"{seen}; it had said {shown(steps(self.said))}")
+    def _broken(self, kind: type[Broken], promise: str, expected: str, seen: str) -> Broken:
+        return kind(promise, expected, f"{seen}; it had said {shown(steps(self.said))}")
 
 
 def _pieces(said: Iterable[object]) -> int:

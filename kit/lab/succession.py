@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 from kit.history import Agent
 from kit.lab.check import Outcome
-from kit.lab.cut import CutAnswer, Reply, Step, shown, steps
+from kit.lab.cut import CutAnswer, Reply, Silent, Step, shown, steps
 from kit.lab.finish import is_strict
 from kit.lab.resume import NotKept, on_a_thread
 from kit.lab.story import Broken
@@ -32,8 +32,8 @@ REMEDY = "begin by looking at history.said (or history.pieces): what stands ther
 def check_agent(agent: Agent, *prompts: str, reply: Reply | None = None, seconds: float = 10.0) -> Outcome:
     """Cut an agent after each piece of its answers to `prompts`, and say whether it goes on there; the first cut where it does not is told.
 
-    `reply`: what the person answers when it asks; without it the first choice, else yes. An answer may take `seconds`. Never raises, but
-    under KIT_STRICT=1 NotKept.
+    `reply`: what the person answers when it asks; without it the first choice, else yes. An answer alone may take `seconds`. Never raises,
+    but under KIT_STRICT=1 NotKept.
     """
     heart = _Heart()
     outcome: list[Outcome] = []
@@ -81,22 +81,31 @@ async def _prompt(agent: Agent, prompt: str, reply: Reply, seconds: float) -> tu
         raise _Fails("fails, and nobody cut it", [*about, *broken.rows]) from None
     last, few = whole.pieces - 1, min(CUTS, whole.pieces)
     cuts = [1 + i * last // max(1, few - 1) for i in range(few)]
-    for answers in ([CutAnswer(agent, prompt, reply, cut) for cut in cuts[i : i + BESIDE]] for i in range(0, few, BESIDE)):
-        came = await asyncio.gather(*(answer.run(seconds) for answer in answers), return_exceptions=True)
-        for answer, ended in zip(answers, came, strict=True):
-            rows = [*about, ("cut", f"after piece {answer.cut} of {whole.pieces}")]
-            match ended:
-                case Broken():
-                    raise _Fails("does not go on", [*rows, *ended.rows, ("next", REMEDY)])
-                case OSError():
-                    raise _Fails(
-                        "could not be tried", [*rows, ("why", f"its instance did not come back: {ended}"), ("next", "check it again")]
-                    )
-                case BaseException():
-                    raise ended
-            if (told := steps(answer.said)) != wanted:
-                raise _Fails("does not go on", [*rows, *_differs(wanted, told), ("next", REMEDY)])
+    for beside in (cuts[i : i + BESIDE] for i in range(0, few, BESIDE)):
+        came = await asyncio.gather(*(_came(CutAnswer(agent, prompt, reply, cut), seconds) for cut in beside))
+        for cut, first in zip(beside, came, strict=True):  # one that was silent has shared its time with the others: it has it alone then
+            ended = await _came(CutAnswer(agent, prompt, reply, cut), seconds) if isinstance(first, Silent) else first
+            _compare(ended, wanted, [*about, ("cut", f"after piece {cut} of {whole.pieces}")])
     return whole.pieces, few
+
+
+async def _came(answer: CutAnswer, seconds: float) -> CutAnswer | BaseException:
+    """The answer, or what came of it instead."""
+    (came,) = await asyncio.gather(answer.run(seconds), return_exceptions=True)
+    return came
+
+
+def _compare(ended: CutAnswer | BaseException, wanted: list[Step], rows: list[tuple[str, str]]) -> None:
+    """Raises _Fails where an answer that was cut is not what is wanted."""
+    match ended:
+        case Broken():
+            raise _Fails("does not go on", [*rows, *ended.rows, ("next", REMEDY)])
+        case OSError():
+            raise _Fails("could not be tried", [*rows, ("why", f"its instance did not come back: {ended}"), ("next", "check it again")])
+        case BaseException():
+            raise ended
+    if (told := steps(ended.said)) != wanted:
+        raise _Fails("does not go on", [*rows, *_differs(wanted, told), ("next", REMEDY)])
 
 
 class _Fails(Exception):
