@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -114,10 +114,18 @@ class Store:
     async def look(self) -> None:
         """Find out again who keeps what: a server alone keeps all."""
 
+    @cached_property
+    def _fake_server(self) -> Any:
+        """The one that is shared by this name; without a name, one's own."""
+        from fakeredis import FakeServer  # 50 ms to import, and no business of who runs a real server
+
+        name = self.url.removeprefix("fake://")
+        return _FAKE_SERVERS.setdefault(name, FakeServer()) if name else FakeServer()
+
     def _line(self, connections: int, answer: float | None = None) -> Redis:
         if self.in_process:
             self.run_id = "fake"
-            return _fake(self.url.removeprefix("fake://") or f"private-{id(self)}", connections)
+            return _fake(self._fake_server, connections)
         seen = [""]  # each line compares with what it saw itself: another's reconnect must not hide the change
 
         async def greet(connection: Any) -> None:
@@ -219,11 +227,10 @@ class Cluster(Store):
         await super().close()
 
 
-def _fake(name: str, connections: int) -> Redis:
-    from fakeredis import FakeAsyncRedis, FakeServer  # 50 ms to import, and no business of who runs a real server
+def _fake(server: Any, connections: int) -> Redis:
+    from fakeredis import FakeAsyncRedis
 
     waiting = partial(BlockingConnectionPool, timeout=None)  # the default pool refuses the 101st command of one moment
-    server = _FAKE_SERVERS.setdefault(name, FakeServer())
     return FakeAsyncRedis(server=server, protocol=2, connection_pool_class=waiting, max_connections=connections)  # type: ignore[arg-type]  # called, never subclassed
 
 

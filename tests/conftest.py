@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import logging
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import contextmanager
 from pathlib import Path
-from random import SystemRandom
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from hypothesis import settings
-from jupyter_client.manager import KernelManager
 from redis import Redis
 from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError as StoreConnectionError
@@ -27,7 +23,9 @@ from redis.retry import Retry
 
 from kit.lab.hosted import serve as serve_asgi
 from kit.lab.instances import Serve
+from kit.lab.ports import free_ports
 from kit.server import serve as serve_websockets
+from tests import kernels
 from tests.prerequisites import redis_server
 
 # A slow machine is no bug, and a run must fail for what was changed, not for what was drawn: `make soak` draws anew each time.
@@ -43,13 +41,13 @@ class RealStore:
     Tests of faults restart it (it forgets everything, or comes back with what it had, under a new run id) and freeze it.
     """
 
-    def __init__(self, directory: Path, **options: object) -> None:
+    def __init__(self, directory: Path, port: int | None = None, **options: object) -> None:
         directory.mkdir(exist_ok=True)
         self._directory = directory
         self._options = {name.replace("_", "-"): value for name, value in options.items()}
         self._log = directory / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        self.port = port or free_ports(1)[0]
         self.start()
 
     @property
@@ -129,8 +127,8 @@ class RealCluster:
 
     def __init__(self, directory: Path) -> None:
         options: dict[str, object] = {"cluster_enabled": "yes", "cluster_require_full_coverage": "no", "cluster_node_timeout": 2000}
-        buses = [_free_port() for _ in range(3)]
-        self.servers = [RealStore(directory / str(bus), cluster_port=bus, **options) for bus in buses]
+        ports, buses = (free := free_ports(6))[:3], free[3:]
+        self.servers = [RealStore(directory / str(at), at, cluster_port=bus, **options) for at, bus in zip(ports, buses, strict=True)]
         for server, bus, first, last in zip(self.servers, buses, (0, 5461, 10923), (5460, 10922, 16383), strict=True):
             with server.client() as client, self.servers[0].client() as meeting:
                 client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
@@ -159,15 +157,6 @@ class RealCluster:
     def kill(self) -> None:
         for server in self.servers:
             server.kill()
-
-
-def _free_port() -> int:
-    """A port below those that systems hand out by themselves (Linux from 32768 on): nobody gets it by chance while the server is down."""
-    for port in SystemRandom().sample(range(15_000, 32_000), 100):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise RuntimeError("no port is free between 15000 and 32000")
 
 
 @pytest.fixture(scope="session")
@@ -250,12 +239,13 @@ class _Loggers(dict[str, Any]):
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Loggers as above; and nbval's kernels talk by Unix sockets: a TCP port is found free, let go of, and may be another's by then."""
+    """Loggers as above; and nbval's kernels talk by Unix sockets, as do those that they start."""
     logging.Logger.manager.loggerDict = _Loggers(logging.Logger.manager.loggerDict)
     sockets = tempfile.TemporaryDirectory(prefix="kernel-")
     config.add_cleanup(sockets.cleanup)
     patch = pytest.MonkeyPatch()
-    patch.setattr("nbval.kernel.KernelManager", partial(KernelManager, transport="ipc", ip=f"{sockets.name}/socket"))
+    patch.setattr("nbval.kernel.KernelManager", kernels.manager(Path(sockets.name)))
+    patch.setenv("IPYTHONDIR", kernels.ipython(Path(sockets.name)))
     config.add_cleanup(patch.undo)
 
 

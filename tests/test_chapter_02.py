@@ -50,7 +50,7 @@ async def server(agent: Counting) -> AsyncIterator[Server]:
 
 def claims(**changed: object) -> Json:
     now = int(time.time())
-    return {"iss": "kit", "aud": "kit", "sub": "mallory", "session": "*", "nbf": now, "exp": now + 60, **changed}
+    return {"iss": "kit", "aud": "kit", "sub": "mallory", "session": "*", "nbf": now - 60, "exp": now + 60, **changed}
 
 
 def house_token(**changed: object) -> Callable[[Server], Awaitable[Sent]]:
@@ -184,7 +184,8 @@ async def until_closed(server: Server, token: str, renewed: str | None = None) -
 
 
 async def test_a_token_that_runs_out_closes_4401_and_a_renewed_one_goes_on(server: Server) -> None:
-    assert await until_closed(server, server.token("ann", ttl=1.2)) == 4401
+    begin = stop_clock(server)
+    assert await until_closed(server, jwt.encode(claims(exp=begin + 0.2), SECRET)) == 4401
     begin = stop_clock(server)
     short, longer = (jwt.encode(claims(exp=begin + ttl), SECRET) for ttl in (0.2, 0.7))
     assert await until_closed(server, short, longer) == 4401

@@ -113,7 +113,7 @@ async def idle(line: Line) -> None:
 
 def to(script: Script, **options: Any) -> Any:
     options.setdefault("backoff", Backoff(base=0.001, rng=Dice()))
-    return connect(script.url, session="s", token="t", **options)
+    return connect(script.url, session="s", **{"token": "t", **options})
 
 
 async def take(session: Session, count: int) -> list[str]:
@@ -193,7 +193,10 @@ async def test_the_first_entry_resets_the_delay() -> None:
 
 async def test_calm_resets_the_delay(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that lasted was a good one though nothing was said; one that did not last was not."""
-    monkeypatch.setattr(kit.client, "CALM", 0.02)
+
+    async def token() -> str:
+        monkeypatch.setattr(kit.client, "CALM", 3600.0 if backoff.tries < 3 else 0.02)
+        return "t"
 
     async def lasts(line: Line) -> None:
         await line.hello()
@@ -210,7 +213,7 @@ async def test_calm_resets_the_delay(monkeypatch: pytest.MonkeyPatch) -> None:
             self.was_reset.set()
 
     backoff = Watched()
-    async with scripted_server(lasts) as script, to(script, backoff=backoff):
+    async with scripted_server(lasts) as script, to(script, backoff=backoff, token=token):
         await script.dialled(4)
         assert (backoff.tries, backoff.was_reset.is_set()) == (3, False)
         await script.dialled(5)
@@ -634,13 +637,13 @@ async def test_a_word_larger_than_any_frame_is_not_sent() -> None:
 async def test_a_word_that_is_given_up_is_forgotten() -> None:
     """Cancelled, it is not said again on the next connection."""
     heard: list[str] = []
-    first = asyncio.Event()
+    first, given_up = asyncio.Event(), asyncio.Event()
 
     async def hears(line: Line) -> None:
         await line.hello()
         heard.append((await line.word())["text"])
         first.set()
-        await line.until_closed()
+        await given_up.wait()
 
     async def listens(line: Line) -> None:
         await line.hello()
@@ -649,10 +652,12 @@ async def test_a_word_that_is_given_up_is_forgotten() -> None:
         await line.send(Receipt(ref=word["ref"], status="applied", id="1-0"))
         await line.until_closed()
 
-    async with scripted_server(hears, listens) as script, to(script, silence=0.05) as session:
+    async with scripted_server(hears, listens) as script, to(script) as session:
         waiting = asyncio.create_task(session.prompt("never mind"))
         await first.wait()
         waiting.cancel()
+        await asyncio.wait({waiting})
+        given_up.set()
         await script.dialled(2)
         await session.prompt("this")
     assert heard == ["never mind", "this"]

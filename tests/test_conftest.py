@@ -74,7 +74,7 @@ def test_a_killed_store_refuses_and_can_be_started_again(real_store: RealStore) 
     with pytest.raises(StoreConnectionError), _impatient(url) as client:
         client.ping()
     real_store.start()
-    with _impatient(url) as client:
+    with Redis.from_url(url) as client:
         assert client.ping()
 
 
@@ -82,7 +82,7 @@ def test_a_store_that_a_test_left_dead_is_up_for_the_next(real_store: RealStore)
     """One test's fault is not another's."""
     real_store.kill()
     real_store.empty()
-    with _impatient(real_store.url) as client:
+    with real_store.client() as client:
         assert client.ping()
 
 

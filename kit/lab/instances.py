@@ -14,6 +14,7 @@ from typing import Any
 
 from kit.ending import end, finish
 from kit.history import Agent
+from kit.lab.ports import free_ports
 from kit.server import serve
 from kit.service import Service
 from kit.store import Store, open_store
@@ -65,7 +66,6 @@ class Node:
         async with open_store(self._store_url) as self.store:
             gate(self.store, self._reaches, self._answers)
             async with self._serve(self._agents, store=self.store, **self._options) as self.server:
-                self._options["port"] = self.server.port
                 self.running = True
                 ready.set_result(None)
                 try:
@@ -142,7 +142,7 @@ async def instances(
     if answers is None:
         answers = asyncio.Event()
         answers.set()
-    nodes = [Node(agents, store, answers, serve, **options) for _ in range(count)]
+    nodes = [Node(agents, store, answers, serve, **{"port": port, **options}) for port in free_ports(count)]
     try:
         for node in nodes:
             await node.start()

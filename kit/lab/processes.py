@@ -19,6 +19,7 @@ from typing import Any
 
 from kit.auth import Door
 from kit.ending import finish
+from kit.lab.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 _SECRET = secrets.token_urlsafe(32)
@@ -31,7 +32,6 @@ class Process:
 
     def __init__(self, options: Mapping[str, object], environment: Mapping[str, str]) -> None:
         self.url = ""
-        self.port = 0
         self.running = False
         self.process: asyncio.subprocess.Process
         self._options, self._environment = options, environment
@@ -43,9 +43,8 @@ class Process:
 
     async def begin(self) -> None:
         """Start it; `listening` waits until it does."""
-        options = {"port": self.port, **self._options}
         command = [sys.executable, "-m", "kit", "--log", "warning", "serve"]
-        command += [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+        command += [part for name, value in self._options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
         self.process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, env=self._environment)
 
     async def listening(self) -> None:
@@ -54,7 +53,6 @@ class Process:
         if not (told := await stdout.readline() if stdout else b""):
             raise RuntimeError(f"an instance did not start: `python -m kit serve` ended with {await self.process.wait()}")
         self.url = json.loads(told)["url"]
-        self.port = int(self.url.rpartition(":")[2])
         self.running = True
 
     async def start(self) -> None:
@@ -91,7 +89,7 @@ class Process:
     def _signal(self, number: signal.Signals) -> None:
         """Not by asyncio: before Python 3.13 that looks first, and takes the exit status from who waits for it (cpython issue 87744)."""
         if self.process.returncode is None:
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, PermissionError):  # the latter is Windows' answer where it is ending
                 os.kill(self.process.pid, number)
 
 
@@ -107,8 +105,8 @@ async def processes(agent: str = "", count: int = 2, *, store: str, **options: A
     options = {"store": store, **({"agent": agent} if agent else {}), **options}
     started: list[Process] = []
     try:
-        for _ in range(count):
-            process = Process(options, _environment(demo=not agent))
+        for port in free_ports(count):
+            process = Process({"port": port, **options}, _environment(demo=not agent))
             await process.begin()
             started.append(process)
         for process in started:

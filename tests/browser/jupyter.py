@@ -10,11 +10,13 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from playwright.async_api import Locator, Page, expect
 
 from kit.work import trust
+from tests.kernels import ipython
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
@@ -146,28 +148,30 @@ async def jupyterlab(folder: Path, *, theme: str = "JupyterLab Light") -> AsyncI
         path = home / "settings" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(settings))
-    env = {
-        **os.environ,
-        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
-        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
-        "JUPYTER_DATA_DIR": str(home / "data"),
-        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
-        "JUPYTER_CONFIG_DIR": str(home / "config"),
-        "IPYTHONDIR": str(home / "ipython"),
-    }
-    options = ["--no-browser", "--ServerApp.port=0", "--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={work}"]
-    options += ["--LabApp.expose_app_in_browser=True"]
-    root = ["--allow-root"] if os.name == "posix" and os.geteuid() == 0 else []
-    command = [sys.executable, "-m", "jupyterlab", *options, *root]
-    with (folder / "jupyter.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(*command, env=env, stdout=log, stderr=log, cwd=work, start_new_session=True)
-    try:
-        server = await listening(home / "runtime", process, folder / "jupyter.log")
-        yield Lab(server["url"].rstrip("/"), server["token"], work)
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
+    with TemporaryDirectory(prefix="lab-", ignore_cleanup_errors=True) as short:  # the system allows a socket's path about 100 characters
+        sockets = Path(short)
+        env = {
+            **os.environ,
+            "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+            "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+            "JUPYTER_DATA_DIR": str(home / "data"),
+            "JUPYTER_RUNTIME_DIR": str(sockets),
+            "JUPYTER_CONFIG_DIR": str(home / "config"),
+            "IPYTHONDIR": ipython(sockets),
+        }
+        options = ["--no-browser", "--ServerApp.port=0", "--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={work}"]
+        options += ["--LabApp.expose_app_in_browser=True", "--KernelManager.transport=ipc"]
+        root = ["--allow-root"] if os.name == "posix" and os.geteuid() == 0 else []
+        command = [sys.executable, "-m", "jupyterlab", *options, *root]
+        with (folder / "jupyter.log").open("wb") as log:
+            process = await asyncio.create_subprocess_exec(*command, env=env, stdout=log, stderr=log, cwd=work, start_new_session=True)
+        try:
+            server = await listening(sockets, process, folder / "jupyter.log")
+            yield Lab(server["url"].rstrip("/"), server["token"], work)
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
 
 
 async def listening(runtime: Path, process: asyncio.subprocess.Process, log: Path) -> dict[str, str]:

@@ -11,6 +11,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from kit import lab
+from kit.agents.demo import import_client
 from kit.lab.check import Exercise, Outcome, exercises
 from tests.notebooks.build import SOLUTIONS, NoSolution, learners, number_of, stub, text_of
 from tests.notebooks.chapters import chapters, code
@@ -698,6 +699,7 @@ def here() -> Iterator[lab.Lab]:
     """A lab for the checks that use one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("KIT_STRICT", raising=False)
+        import_client()  # beside the first check it would take of its seconds
         opened = lab.start("00")
         yield opened
         opened.close()

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
+from uuid import uuid4
 
 import psutil  # type: ignore[import-untyped]  # it ships no types
 import pytest
@@ -103,7 +104,7 @@ async def test_p8_a_hundred_megabytes_pass_a_reader_that_stopped(serve: Serve, m
     buffers = Buffers(monkeypatch)
     turns, pieces = 40, 280
     async with (
-        nodes(f"fake://{id(buffers)}", pouring(pieces), 1, keep=2 * pieces, lease=10 * LEASE, serve=serve) as (one,),
+        nodes(f"fake://{uuid4()}", pouring(pieces), 1, keep=2 * pieces, lease=10 * LEASE, serve=serve) as (one,),
         visit(one.server, "s", name="slow") as slow,
         watch(one.server, "s") as ann,
     ):
