@@ -19,6 +19,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kit import proactor
+
 if TYPE_CHECKING:  # each command imports what it needs: `doctor` runs where packages are missing
     from kit.agents.tape import Tape
     from kit.history import Agent
@@ -26,6 +28,11 @@ if TYPE_CHECKING:  # each command imports what it needs: `doctor` runs where pac
 
 
 MONTH = 30 * 24 * 3600.0
+_CANNOT_LISTEN = {  # in words of its own: Windows' os.strerror knows no errors of sockets
+    errno.EADDRINUSE: "another program listens there",
+    errno.EADDRNOTAVAIL: "this machine has no such address",
+    errno.EACCES: "you may not",
+}
 
 
 class Unusable(Exception):
@@ -45,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(handlers=[stderr], level=level, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     if level == "INFO":  # where httpx2 has a line for each request to a provider
         logging.getLogger("httpx2").setLevel("WARNING")
+    proactor.mend()
     try:
         return int(asyncio.run(options.run(options)) or 0)
     except KeyboardInterrupt:
@@ -164,9 +172,9 @@ async def _instance(options: argparse.Namespace) -> AsyncIterator[Server]:
         except (StoreTooOld, WrongShards) as error:
             raise Unusable(str(error)) from None
         except StoreError as error:
-            if isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
+            if isinstance(error, OSError) and error.errno in _CANNOT_LISTEN:
                 place = f"{options.host} port {options.port}"
-                raise Unusable(f"cannot listen on {place}: {os.strerror(error.errno)}. Give another by --port or --host.") from None
+                raise Unusable(f"cannot listen on {place}: {_CANNOT_LISTEN[error.errno]}. Give another by --port or --host.") from None
             store = without_password(options.store) if options.store else "in memory"
             raise Unusable(f"the store ({store}) does not answer: {error}. Is it running? --store names another.") from None
         except (AgentError, ValueError, OverflowError) as error:  # the last: a port beyond 65535

@@ -65,7 +65,7 @@ _COMPARE = {">=": operator.ge, "<": operator.lt, "!=": operator.ne}
 def package(requirement: str, installed: Callable[[str], str] = importlib.metadata.version) -> Check:
     """One package: there, and within its bounds (`>=`, `<` and `!=`, all that the kit uses)."""
     name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
-    remedy = f"python -m pip install '{requirement}', in this environment ({sys.prefix})"
+    remedy = f'python -m pip install "{requirement}", in this environment ({sys.prefix})'
     try:
         version = installed(name)
     except importlib.metadata.PackageNotFoundError:
@@ -114,7 +114,7 @@ def browser(env: Mapping[str, str] = os.environ) -> Check:
     """What JupyterLab opens. Where there is none, the printed address does in any, also beyond an ssh tunnel."""
     import webbrowser  # here: it asks the desktop when it is imported
 
-    address = "open the address that `make lab` prints in any browser"
+    address = "open the address that JupyterLab prints in any browser"
     named = [shlex.split(choice)[:1] for choice in env.get("BROWSER", "").split(os.pathsep) if choice.strip()]
     if named and not any(shutil.which(program) for (program,) in named):
         return Check(False, f"BROWSER={env['BROWSER']}, which is not here", f"unset BROWSER, or {address}")
@@ -159,7 +159,8 @@ def proxy() -> Check:
     if not proxies:
         return Check(True, "no proxy variables")
     found = f"{', '.join(f'{scheme}_proxy' for scheme in sorted(proxies))} set, loopback {'not ' if missing else ''}excluded"
-    return Check(not missing, found, f"export NO_PROXY={excluded} no_proxy={excluded}")
+    remedy = f"put NO_PROXY={excluded} into the environment" if os.name == "nt" else f"export NO_PROXY={excluded} no_proxy={excluded}"
+    return Check(not missing, found, remedy)
 
 
 def api_key(env: Mapping[str, str] = os.environ) -> Check:

@@ -6,7 +6,7 @@ you and malice is that you read what you approve; so a program is shown whole wh
 Nothing is run at all while a room is open to others than this machine. A program that leaves its process group (`setsid`) outlives
 its run; for programs you don't trust use a container or a virtual machine.
 
-POSIX only: the limits are the kernel's (setrlimit(2)).
+POSIX only: the limits are the kernel's (setrlimit(2)), and macOS has none for memory that can be used.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ _LIMIT = """
 import os, resource, sys
 cpu, memory, size = map(int, sys.argv[1:4])
 for what, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_FSIZE, size), (resource.RLIMIT_CORE, 0)):
-    resource.setrlimit(what, (most, most))
+    if (sys.platform, what) != ("darwin", resource.RLIMIT_AS):  # macOS refuses a limit below what each process has mapped
+        resource.setrlimit(what, (most, most))
 resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 1))  # SIGXCPU says why; SIGKILL follows where that is ignored
 os.execv(sys.argv[4], sys.argv[4:])
 """
@@ -105,7 +106,7 @@ async def _attend(process: subprocess.Popen[bytes], pipe: IO[bytes], seconds: fl
                 said.extend(piece)
 
     # Not reaped yet when this returns: as long as it is not, its number is not given to another process group.
-    over = asyncio.ensure_future(asyncio.to_thread(os.waitid, os.P_PID, process.pid, os.WEXITED | os.WNOWAIT))
+    over = asyncio.ensure_future(asyncio.to_thread(_wait, process.pid))
     reading = asyncio.create_task(read())
     try:
         async with asyncio.timeout(seconds):
@@ -120,6 +121,17 @@ async def _attend(process: subprocess.Popen[bytes], pipe: IO[bytes], seconds: fl
     if len(said) > most:
         how = f"it printed more than {most} bytes and was ended"
     return said[:most].decode(errors="replace"), how
+
+
+def _wait(pid: int) -> None:
+    """Until a child has ended; it is not reaped."""
+    if hasattr(os, "waitid"):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        return
+    import psutil  # a kernel has it; macOS has no waitid before Python 3.13
+
+    while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
 
 
 async def _end_all(process: subprocess.Popen[bytes], over: asyncio.Future[Any], reading: asyncio.Task[None]) -> None:

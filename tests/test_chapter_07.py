@@ -272,7 +272,7 @@ async def test_without_a_yes_or_with_the_room_open_nothing_runs(store: str, answ
         await ends(ann, 3)
         result = next(entry for entry in ann.log if isinstance(entry, ToolResult))
         assert why in str(result.error)
-        assert texts(ann)["tester"] == ["Then I have not tested it."]
+        assert texts(ann)["tester"] == [f"Not tested: {result.error}"]
 
 
 async def test_a_person_who_repairs_it_first_is_not_overwritten(store: str) -> None:

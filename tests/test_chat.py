@@ -15,6 +15,7 @@ import termios
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from threading import Event
 from typing import Any, cast
 
 import pytest
@@ -23,7 +24,7 @@ from kit.__main__ import main
 from kit.agents import model
 from kit.agents.scripted import scripted
 from kit.agents.tape import Tape
-from kit.chat import chat
+from kit.chat import _typed, chat
 from kit.chat.person import Person
 from kit.chat.place import Place, load, save, state_folder
 from kit.chat.terminal import ACTION, PLAIN, THOUGHT, Terminal, wants_colour
@@ -723,6 +724,23 @@ def _control(fd: int) -> None:
     """Make it the controlling terminal, so that its Ctrl-C becomes SIGINT."""
     os.setsid()
     fcntl.ioctl(fd, termios.TIOCSCTTY, 0)
+
+
+async def test_on_windows_ctrl_c_is_not_the_end_of_what_is_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There it ends the read that is under way; so does the end of the file, which Ctrl-D is here."""
+    monkeypatch.setattr("kit.chat.WINDOWS", True)
+    mine, its = os.openpty()
+    pressed = Event()
+    lines = _typed(its, "utf-8", pressed)
+    os.write(mine, b"one\n")
+    assert await anext(lines) == "one\n"
+    pressed.set()
+    os.write(mine, b"\x04two\n")
+    assert await anext(lines) == "two\n"
+    os.write(mine, b"\x04")
+    assert [line async for line in lines] == []
+    os.close(mine)
+    os.close(its)
 
 
 async def test_chat_gives_ctrl_c_back_when_it_ends() -> None:

@@ -78,7 +78,7 @@ def test_a_package_is_within_its_bounds(requirement: str, version: str, ok: bool
     assert check.ok is ok
     assert asked == [Requirement(requirement).name]
     assert version in str(check)
-    assert ok or f"pip install '{requirement}'" in str(check)
+    assert ok or f'pip install "{requirement}"' in str(check)
 
 
 def test_a_package_that_is_missing_is_fatal() -> None:
@@ -89,7 +89,7 @@ def test_a_package_that_is_missing_is_fatal() -> None:
 
     check = doctor.package("msgspec>=0.22", nowhere)
     assert (check.ok, check.fatal) == (False, True)
-    assert "msgspec is not installed: python -m pip install 'msgspec>=0.22'" in str(check)
+    assert 'msgspec is not installed: python -m pip install "msgspec>=0.22"' in str(check)
 
 
 def test_every_dependency_of_the_project_is_asked_for(tmp_path: Path) -> None:
@@ -136,8 +136,8 @@ def test_a_port_that_is_taken_is_told_and_is_no_failure() -> None:
     ("named", "found", "says"),
     [
         ("", "firefox", "OK    a browser opens by itself (firefox)"),
-        ("", None, "OK    no browser opens by itself here: open the address that `make lab` prints in any browser"),
-        ("", "w3m", "FAIL  w3m is the only browser here, and runs no scripts: open the address that `make lab` prints in any browser"),
+        ("", None, "OK    no browser opens by itself here: open the address that JupyterLab prints in any browser"),
+        ("", "w3m", "FAIL  w3m is the only browser here, and runs no scripts: open the address that JupyterLab prints in any browser"),
         ("/no/such-browser %s", "x", "FAIL  BROWSER=/no/such-browser %s, which is not here: unset BROWSER, or open the address"),
         (f"/no/such-browser{os.pathsep}sh -c %s", "sh", "OK    a browser opens by itself (sh)"),
     ],

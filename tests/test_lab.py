@@ -8,8 +8,10 @@ import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 
 import pytest
+from tornado.platform.asyncio import AddThreadSelectorEventLoop
 
 from kit import doctor, lab
 from kit.agents.tape import Tape
@@ -113,7 +115,7 @@ def test_what_is_in_the_way_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> 
     """Before anything is started."""
     old = doctor.package("ipykernel>=7.4,<8", lambda name: "6.29.5")
     monkeypatch.setattr(sys.modules["kit.lab.start"], "essentials", lambda: iter([old]))
-    with pytest.raises(CannotStart, match=r"^ipykernel 6\.29\.5: .* 'ipykernel>=7\.4,<8', .*; or run `make lab`"):
+    with pytest.raises(CannotStart, match=r'^ipykernel 6\.29\.5: .* "ipykernel>=7\.4,<8", .*; or run `make lab`'):
         lab.start()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         monkeypatch.undo()
@@ -240,6 +242,20 @@ def test_an_open_socket_is_named() -> None:
         assert any(f" to 127.0.0.1:{here.server.port}: close it" in line for line in lines)
         assert len(lines) == 2
     lab.finish()
+
+
+def test_a_socket_that_holds_nothing_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows an event loop wakes itself by a pair of TCP sockets, and one that listens has the next ready, which is not bound."""
+
+    def pair() -> tuple[socket.socket, socket.socket]:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            one = socket.create_connection(server.getsockname())
+            return server.accept()[0], one
+
+    lab.start("01", agents=parrot)
+    monkeypatch.setattr(socket, "socketpair", pair)
+    with closing(asyncio.new_event_loop()), closing(AddThreadSelectorEventLoop(asyncio.new_event_loop())), socket.socket():
+        lab.finish()
 
 
 def test_finish_without_a_lab_says_so() -> None:

@@ -57,6 +57,7 @@ async def test_a_sleeper_is_ended_when_its_time_is_over() -> None:
     assert (ran.how, ran.output) == ("it ran longer than 1 s and was ended", "z\n")
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no such limit")
 async def test_a_memory_hog_fails_by_itself() -> None:
     ran = await tried("x = []\nwhile True: x.append(bytearray(1 << 24))", memory=256 << 20)
     assert "MemoryError" in ran.output
@@ -100,6 +101,15 @@ async def test_whoever_leaves_the_group_holds_nobody_up() -> None:
     ran = await tried(program)
     assert (ran.how, ran.seconds < 5) == ("it ended with 0", True)
     os.kill(int(ran.output), signal.SIGKILL)
+
+
+async def test_without_waitid_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS before Python 3.13."""
+    monkeypatch.delattr(os, "waitid")
+    ran = await tried("raise SystemExit(3)")
+    assert ran.how == "it ended with 3"
+    ran = await tried("import time; time.sleep(1000)", seconds=1.0)
+    assert ran.how == "it ran longer than 1 s and was ended"
 
 
 async def test_a_run_that_is_cancelled_leaves_no_process(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 from kit.chat.person import USAGE, Person
 from kit.chat.place import Place, load, save
@@ -20,6 +20,7 @@ from kit.client import NotLetIn, connect
 from kit.ending import on_signals
 
 _GIVE = "give one with --token or KIT_TOKEN"
+WINDOWS = os.name == "nt"
 
 
 async def chat(
@@ -33,7 +34,7 @@ async def chat(
     if not re.fullmatch(r"[!-~]+", token):  # what no header can carry is no token either
         terminal.note(f"that is no token: {_GIVE}")
         return 1
-    patient, status = not sys.stdin.isatty(), 1
+    patient, status, pressed = not sys.stdin.isatty(), 1, Event()
     terminal.note(f"session {session} at {url}" + ("" if patient else f"; {USAGE}"))
 
     def keep(place: Place) -> None:
@@ -43,9 +44,14 @@ async def chat(
     try:
         place = load(state, session) if state else Place()
         person = Person(terminal, place.seen, patient=patient)
-        with on_signals(person.interrupt, signal.SIGINT):
+
+        def interrupt() -> None:
+            pressed.set()
+            person.interrupt()
+
+        with on_signals(interrupt, signal.SIGINT):
             async with connect(url, session=session, token=token, after=place.after, log=place.log) as connection:
-                await person.run(connection, lines or _typed(sys.stdin.fileno(), sys.stdin.encoding), keep)
+                await person.run(connection, lines or _typed(sys.stdin.fileno(), sys.stdin.encoding, pressed), keep)
         status = 0
     except* NotLetIn as refused:
         reason = next(error for error in refused.exceptions if isinstance(error, NotLetIn))
@@ -64,17 +70,24 @@ def _terminal(frames: bool) -> Terminal:
     return Terminal(sys.stdout, sys.stderr, frames=frames, colour=wants_colour(sys.stdout))
 
 
-async def _typed(fd: int, encoding: str) -> AsyncIterator[str]:
-    """The lines of stdin, read on a thread: a terminal made non-blocking for the loop would be so for stdout too, and a file can't be."""
+async def _typed(fd: int, encoding: str, pressed: Event) -> AsyncIterator[str]:
+    """The lines of stdin, read on a thread: a terminal made non-blocking for the loop would be so for stdout too, and a file can't be.
+
+    `pressed`: Ctrl-C was. On Windows that ends a read as the end of the file does, a moment before it is heard of.
+    """
     loop = asyncio.get_running_loop()
     lines: asyncio.Queue[str | None] = asyncio.Queue()
 
     def read() -> None:
         # Not sys.stdin: its lock, held by this thread at exit, aborts the interpreter.
         with suppress(RuntimeError), open(fd, encoding=encoding, errors="replace", closefd=False) as stdin:  # the loop has ended
-            with suppress(OSError):  # the terminal hung up
-                for line in stdin:
-                    loop.call_soon_threadsafe(lines.put_nowait, line)
+            while True:
+                with suppress(OSError):  # the terminal hung up
+                    for line in stdin:
+                        loop.call_soon_threadsafe(lines.put_nowait, line)
+                if not (WINDOWS and pressed.wait(0.3)):
+                    break
+                pressed.clear()
             loop.call_soon_threadsafe(lines.put_nowait, None)
 
     Thread(target=read, name="stdin", daemon=True).start()

@@ -7,6 +7,7 @@ indented after its first, no text can pose as a line of the transcript.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from typing import TextIO
 
@@ -26,7 +27,17 @@ def shown(text: str) -> str:
 
 def wants_colour(out: TextIO, env: Mapping[str, str] = os.environ) -> bool:
     """Colour is for people at a terminal who have not declined it (no-color.org)."""
-    return out.isatty() and not env.get("NO_COLOR") and env.get("TERM") != "dumb"
+    return out.isatty() and not env.get("NO_COLOR") and env.get("TERM") != "dumb" and _obeys()
+
+
+def _obeys() -> bool:
+    """Windows' console draws control sequences only where it is asked to, and old ones not at all."""
+    if sys.platform == "win32":
+        import ctypes
+
+        console, stdout, processed, wraps, sequences = ctypes.windll.kernel32, -11, 1, 2, 4  # learn.microsoft.com: SetConsoleMode
+        return bool(console.SetConsoleMode(console.GetStdHandle(stdout), processed | wraps | sequences))
+    return True
 
 
 def line_of(entry: Entry | Gap) -> str:

@@ -66,11 +66,12 @@ class Watch:
                 yield f"{task.get_name()}: {task.exception()!r}"
 
     def sockets(self, own: Collection[int], model: int) -> Iterator[str]:
-        """The open ones, but for those of the lab: at its own ports, and its agents' to the model."""
+        """Those that hold a port or a connection, but for the lab's: at its own ports, and its agents' to the model."""
+        wakers = _wakers()
         for each in _living(socket.socket):
-            if each not in self._sockets and each.fileno() >= 0 and each.family in (socket.AF_INET, socket.AF_INET6):
-                here, there = each.getsockname(), _peer(each)
-                if here[1] not in own and model not in (here[1], (there or here)[1]):
+            if each not in self._sockets and each not in wakers and each.family in (socket.AF_INET, socket.AF_INET6):
+                here, there = _address(each.getsockname), _address(each.getpeername)
+                if here and here[1] and here[1] not in own and model not in (here[1], (there or here)[1]):
                     yield f"{here[0]}:{here[1]} {f'to {there[0]}:{there[1]}' if there else 'listening'}"
 
     def report(self, own: Collection[int], model: int) -> list[str]:
@@ -131,8 +132,18 @@ def is_foreign(task: asyncio.Task[Any]) -> bool:
     return code is not None and any(f"{os.sep}{name}{os.sep}" in code.co_filename for name in packages)
 
 
-def _peer(each: socket.socket) -> Any:
+def _wakers() -> WeakSet[socket.socket]:
+    """The pairs by which event loops wake themselves: on Windows they are TCP connections."""
+    from tornado.platform.asyncio import SelectorThread  # here: a kernel has it, and no chapter's client needs it
+
+    pairs: dict[type[Any], tuple[str, str]] = {asyncio.BaseEventLoop: ("_ssock", "_csock"), SelectorThread: ("_waker_r", "_waker_w")}
+    found = (getattr(loop, name, None) for kind, names in pairs.items() for loop in _living(kind) for name in names)
+    return WeakSet(each for each in found if each is not None)
+
+
+def _address(ask: Callable[[], Any]) -> Any:
+    """One of a socket's two, where it has it: it may be closed, not connected, or (on Windows) not bound."""
     try:
-        return each.getpeername()
+        return ask()
     except OSError:
         return None

@@ -15,6 +15,7 @@ from collections.abc import Coroutine
 from functools import cache
 from typing import Any, TypeVar
 
+from kit import proactor
 from kit.lab.dropped import close_dropped
 
 T = TypeVar("T")
@@ -27,8 +28,9 @@ STEP = 0.05
 @cache
 def loop() -> asyncio.AbstractEventLoop:
     """The loop on the kit's daemon thread, started at the first call."""
+    proactor.mend()  # the cells' own loop, where it is one
     sys.setswitchinterval(min(SWITCH, sys.getswitchinterval()))
-    running = asyncio.new_event_loop()
+    running = asyncio.SelectorEventLoop()  # what it is anywhere but on Windows; there the other kind takes a cell's interrupts for itself
     running.call_soon(close_dropped)
     threading.Thread(target=running.run_forever, name="kit", daemon=True).start()
     return running
