@@ -31,7 +31,7 @@ MONTH = 30 * 24 * 3600.0
 _CANNOT_LISTEN = {  # in words of its own: Windows' os.strerror knows no errors of sockets
     errno.EADDRINUSE: "another program listens there",
     errno.EADDRNOTAVAIL: "this machine has no such address",
-    errno.EACCES: "you may not",
+    errno.EACCES: "the system does not permit it",
 }
 
 

@@ -24,13 +24,14 @@ Told = Callable[[list[Any] | Exception], None]
 ANSWER = 10.0
 """Seconds after which no answer comes any more: TCP would wait a quarter of an hour for a host that is gone."""
 PORTION = 8192
-"""Bytes that fakeredis is given at once: it copies all that it has been given, twice for each word of a command."""
+"""Bytes that fakeredis is given at once: it copies all that it has been given, twice for each argument of a command."""
 
 
 class Server(Protocol):
-    """Who answers, as far as it is known; `run_id` is "" before the first command."""
+    """Who answers, as far as it is known; `run_id` is "" before the first command. `in_process`: it is a fakeredis."""
 
     run_id: str
+    in_process: bool
 
     def restarted(self) -> Exception: ...
 
@@ -56,7 +57,6 @@ class Held:
         self._server = server
         self._pool = pool
         self._connection: Any = None
-        self._is_real = False
         self._waiting: deque[_Asked] = deque()
         self._asked: deque[_Asked] = deque()
         self._answers: list[Any] = []
@@ -95,9 +95,7 @@ class Held:
         if not Held.ready(self):
             connection = self._connection = await self._pool.get_connection()  # once the one before has been given back
             self._answers = []
-            stream = _listen(connection, self._arrived)
-            self._is_real = stream is not None
-            self._tending = asyncio.create_task(self._tend(connection, stream))
+            self._tending = asyncio.create_task(self._tend(connection, _listen(connection, self._arrived)))
 
     async def end(self) -> None:
         """What has not been sent yet is not sent any more: it would open a connection that nobody closes. Whoever waits is told."""
@@ -137,7 +135,7 @@ class Held:
             self._watch = loop.call_later(ANSWER, self._drop_if_overdue)
         try:
             # As redis-py's own coroutine does, which then waits until its buffer has room: few commands are under way at a time.
-            self._connection._writer.writelines(asked.commands if self._is_real else _portions(asked.commands))
+            self._connection._writer.writelines(_portions(asked.commands) if self._server.in_process else asked.commands)
         except Exception as error:  # noqa: BLE001  # a connection that is gone
             loop.call_soon(self._drop, self._connection, error)
 

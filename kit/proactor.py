@@ -23,7 +23,7 @@ def forgive(transport: Any) -> None:
     lose = transport._call_connection_lost
 
     def _call_connection_lost(self: Any, error: Exception | None) -> None:
-        if self._sock is not None:
+        if hasattr(self._sock, "shutdown"):  # a pipe has none
             self._sock = _Socket(self._sock)
         lose(self, error)
 

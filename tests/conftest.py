@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from kit.lab.hosted import serve as serve_asgi
 from kit.lab.instances import Serve
 from kit.lab.ports import free_ports
 from kit.server import serve as serve_websockets
+from kit.store import _FAKE_SERVERS
 from tests import kernels
 from tests.prerequisites import redis_server
 
@@ -159,6 +161,15 @@ class RealCluster:
             server.kill()
 
 
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    """A store in this process that a test has named ends with it."""
+    before = {*_FAKE_SERVERS}
+    yield
+    for name in _FAKE_SERVERS.keys() - before:
+        del _FAKE_SERVERS[name]
+
+
 @pytest.fixture(scope="session")
 def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealStore]:
     server = RealStore(tmp_path_factory.mktemp("store"))
@@ -241,12 +252,19 @@ class _Loggers(dict[str, Any]):
 def pytest_configure(config: pytest.Config) -> None:
     """Loggers as above; and nbval's kernels talk by Unix sockets, as do those that they start."""
     logging.Logger.manager.loggerDict = _Loggers(logging.Logger.manager.loggerDict)
-    sockets = tempfile.TemporaryDirectory(prefix="kernel-")
+    sockets = tempfile.TemporaryDirectory(prefix="kernel-", dir=kernels.SHORT, ignore_cleanup_errors=True)
     config.add_cleanup(sockets.cleanup)
     patch = pytest.MonkeyPatch()
-    patch.setattr("nbval.kernel.KernelManager", kernels.manager(Path(sockets.name)))
-    patch.setenv("IPYTHONDIR", kernels.ipython(Path(sockets.name)))
+    patch.setattr("nbval.kernel.KernelManager", kernels.manager_of(Path(sockets.name)))
+    patch.setenv("IPYTHONDIR", kernels.profile(Path(sockets.name)))
     config.add_cleanup(patch.undo)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported is there to stay. Tests that look for leaks collect garbage hundreds of times, and would go through all of it."""
+    if not gc.get_freeze_count():  # pytester runs a session inside one
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

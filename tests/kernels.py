@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 
@@ -20,12 +21,16 @@ del KernelManager, manager, os
 """
 
 
-def manager(folder: Path) -> partial[KernelManager]:
-    """Makes managers of such kernels. The system allows a socket's path about 100 characters."""
+SHORT = "/tmp" if os.name == "posix" else None
+"""Where a folder of sockets is made: systems allow a path of about 100 characters, and the usual place has 50 of them on macOS."""
+
+
+def manager_of(folder: Path) -> partial[KernelManager]:
+    """Makes managers of such kernels."""
     return partial(KernelManager, transport="ipc", ip=f"{folder}/socket")
 
 
-def ipython(folder: Path) -> str:
+def profile(folder: Path) -> str:
     """What IPYTHONDIR is to be, so that a kernel that a kernel starts (chapter 09) does so too."""
     startup = folder / "ipython" / "profile_default" / "startup" / "sockets.py"
     startup.parent.mkdir(parents=True)

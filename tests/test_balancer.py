@@ -130,7 +130,7 @@ async def test_a_rolling_deploy_with_connections_open(store: str, serve: Serve) 
 async def test_the_maximum_duration_of_a_connection_is_nobodys_loss(store: str, serve: Serve) -> None:
     """A platform closes every socket after its time; the agents do not notice, and each client goes on where it was."""
     async with (
-        nodes(store, counting(100, pace=100), 4, lease=LEASE, max_duration=0.3, serve=serve) as four,
+        nodes(store, counting(300, pace=100), 4, lease=LEASE, max_duration=1.0, serve=serve) as four,
         balancer([node.url for node in four]) as wire,
         people(wire, four[0]) as everybody,
     ):

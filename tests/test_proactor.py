@@ -10,19 +10,23 @@ import pytest
 from kit.proactor import forgive
 
 
-class Reset:
-    """A socket whose peer has reset the connection."""
+class Pipe:
+    """What a subprocess' pipe is there: nothing to shut down."""
 
     closed = False
 
     def fileno(self) -> int:
         return 5
 
-    def shutdown(self, how: int) -> None:
-        raise ConnectionResetError(10054, "An existing connection was forcibly closed by the remote host")
-
     def close(self) -> None:
         self.closed = True
+
+
+class Reset(Pipe):
+    """A socket whose peer has reset the connection."""
+
+    def shutdown(self, how: int) -> None:
+        raise ConnectionResetError(10054, "An existing connection was forcibly closed by the remote host")
 
 
 class Left:
@@ -38,25 +42,35 @@ class Left:
         self.heard.append("detached")
 
 
-@pytest.mark.parametrize("mended", [False, True])
-def test_a_connection_that_was_reset_ends_as_any_other(mended: bool) -> None:
-    """Its protocol hears of it once, its socket is closed, its server waits for it no longer; the library's own leaves that undone."""
+class Transport(_ProactorBasePipeTransport):
+    """The library's, without a loop."""
 
-    class Transport(_ProactorBasePipeTransport):
-        def __init__(self, socket: Any, left: Any) -> None:
-            self._sock, self._protocol, self._server, self._called_connection_lost = socket, left, left, False
+    def __init__(self, socket: Any, left: Any) -> None:
+        self._sock, self._protocol, self._server, self._called_connection_lost = socket, left, left, False
 
-        def __del__(self, *_: Any) -> None:
-            pass
+    def __del__(self, *_: Any) -> None:
+        pass
 
+
+class Mended(Transport):
+    pass
+
+
+forgive(Mended)
+
+
+def test_the_librarys_own_leaves_a_connection_that_was_reset_half_open() -> None:
     socket, left, lost = Reset(), Left(), OSError("lost")
-    transport = Transport(socket, left)
-    if not mended:
-        with pytest.raises(ConnectionResetError):
-            transport._call_connection_lost(lost)
-        assert (left.heard, socket.closed) == ([lost], False)
-        return
-    forgive(Transport)
+    with pytest.raises(ConnectionResetError):
+        Transport(socket, left)._call_connection_lost(lost)
+    assert (left.heard, socket.closed) == ([lost], False)
+
+
+@pytest.mark.parametrize("kind", [Reset, Pipe])
+def test_it_ends_as_any_other(kind: type[Pipe]) -> None:
+    """Its protocol hears of it once, its socket is closed, and its server waits for it no longer. A pipe ends as before."""
+    socket, left, lost = kind(), Left(), OSError("lost")
+    transport = Mended(socket, left)
     for _ in range(2):
         transport._call_connection_lost(lost)
     assert (left.heard, socket.closed, transport._sock) == ([lost, "detached"], True, None)

@@ -146,7 +146,7 @@ def test_a_broken_agent_is_told_its_first_cut(bug: str, told: str, cut: int) -> 
 
 
 def test_one_that_is_slow_beside_the_others_is_tried_alone() -> None:
-    """As on a busy machine: eight are cut at the same time, and what one answer may take is for one."""
+    """As on a busy machine: eight are cut at the same time, and what one answer may take is for one. The lock is the CPU."""
     alone = asyncio.Lock()
 
     async def agent(history: History) -> AsyncIterator[AnyPacket]:

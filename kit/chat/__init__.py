@@ -73,7 +73,7 @@ def _terminal(frames: bool) -> Terminal:
 async def _typed(fd: int, encoding: str, pressed: Event) -> AsyncIterator[str]:
     """The lines of stdin, read on a thread: a terminal made non-blocking for the loop would be so for stdout too, and a file can't be.
 
-    `pressed`: Ctrl-C was. On Windows that ends a read as the end of the file does, a moment before it is heard of.
+    `pressed`: set where Ctrl-C was heard. On Windows it ends a read as the end of the file does, a moment earlier.
     """
     loop = asyncio.get_running_loop()
     lines: asyncio.Queue[str | None] = asyncio.Queue()

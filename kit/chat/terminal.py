@@ -27,16 +27,17 @@ def shown(text: str) -> str:
 
 def wants_colour(out: TextIO, env: Mapping[str, str] = os.environ) -> bool:
     """Colour is for people at a terminal who have not declined it (no-color.org)."""
-    return out.isatty() and not env.get("NO_COLOR") and env.get("TERM") != "dumb" and _obeys()
+    return out.isatty() and not env.get("NO_COLOR") and env.get("TERM") != "dumb" and _draws_sequences()
 
 
-def _obeys() -> bool:
-    """Windows' console draws control sequences only where it is asked to, and old ones not at all."""
+def _draws_sequences() -> bool:
+    """Have Windows' console draw control sequences (learn.microsoft.com: SetConsoleMode); False where it is too old for that."""
     if sys.platform == "win32":
         import ctypes
 
-        console, stdout, processed, wraps, sequences = ctypes.windll.kernel32, -11, 1, 2, 4  # learn.microsoft.com: SetConsoleMode
-        return bool(console.SetConsoleMode(console.GetStdHandle(stdout), processed | wraps | sequences))
+        system, mode = ctypes.windll.kernel32, ctypes.c_ulong()
+        stdout = system.GetStdHandle(-11)
+        return bool(system.GetConsoleMode(stdout, ctypes.byref(mode)) and system.SetConsoleMode(stdout, mode.value | 4))
     return True
 
 

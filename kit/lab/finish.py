@@ -142,7 +142,7 @@ def _wakers() -> WeakSet[socket.socket]:
 
 
 def _address(ask: Callable[[], Any]) -> Any:
-    """One of a socket's two, where it has it: it may be closed, not connected, or (on Windows) not bound."""
+    """One of a socket's two addresses, where it has it: it may be closed, not connected, or (on Windows) not bound."""
     try:
         return ask()
     except OSError:

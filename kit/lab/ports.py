@@ -7,16 +7,18 @@ from contextlib import suppress
 from random import SystemRandom
 
 LOW, HIGH = 15_000, 32_000
-"""Below those that systems hand out by themselves (Linux from 32768 on): nobody gets one by chance while its owner is down."""
+"""Below those that systems hand out by themselves (Linux from 32768 on): there, another would soon have one whose owner is down."""
 
 
 def free_ports(count: int) -> list[int]:
     """So many of loopback, each another. Raises RuntimeError where there are not so many."""
     free: list[int] = []
-    for port in SystemRandom().sample(range(LOW, HIGH), 100 * count):
+    for port in SystemRandom().sample(range(LOW, HIGH), min(100 * count, HIGH - LOW)):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             free.append(port)
         if len(free) == count:
             return free
+    if count == 0:
+        return free
     raise RuntimeError(f"fewer than {count} ports are free between {LOW} and {HIGH}")

@@ -5,7 +5,8 @@ answer a prompt whole, twice, then stops it in the middle; then once for each pi
 (cut.py). What stands in the log in the end must be what stood there when nothing happened: texts, calls of tools, questions, documents, the
 end. So the agent must say the same each time: give a model a seed.
 
-All of these are played beside each other, in one process: an agent that does keep something meets itself.
+All of these are played beside each other, in one process: an agent that does keep something meets itself. One that is only silent then,
+as on a busy machine, is tried once more, alone.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ REMEDY = "begin by looking at history.said (or history.pieces): what stands ther
 def check_agent(agent: Agent, *prompts: str, reply: Reply | None = None, seconds: float = 10.0) -> Outcome:
     """Cut an agent after each piece of its answers to `prompts`, and say whether it goes on there; the first cut where it does not is told.
 
-    `reply`: what the person answers when it asks; without it the first choice, else yes. An answer alone may take `seconds`. Never raises,
+    `reply`: what the person answers when it asks; without it the first choice, else yes. An answer may take `seconds`. Never raises,
     but under KIT_STRICT=1 NotKept.
     """
     heart = _Heart()
@@ -83,26 +84,28 @@ async def _prompt(agent: Agent, prompt: str, reply: Reply, seconds: float) -> tu
     cuts = [1 + i * last // max(1, few - 1) for i in range(few)]
     for beside in (cuts[i : i + BESIDE] for i in range(0, few, BESIDE)):
         came = await asyncio.gather(*(_came(CutAnswer(agent, prompt, reply, cut), seconds) for cut in beside))
-        for cut, first in zip(beside, came, strict=True):  # one that was silent has shared its time with the others: it has it alone then
+        for cut, first in zip(beside, came, strict=True):
             ended = await _came(CutAnswer(agent, prompt, reply, cut), seconds) if isinstance(first, Silent) else first
             _compare(ended, wanted, [*about, ("cut", f"after piece {cut} of {whole.pieces}")])
     return whole.pieces, few
 
 
-async def _came(answer: CutAnswer, seconds: float) -> CutAnswer | BaseException:
+async def _came(answer: CutAnswer, seconds: float) -> CutAnswer | Exception:
     """The answer, or what came of it instead."""
-    (came,) = await asyncio.gather(answer.run(seconds), return_exceptions=True)
-    return came
+    try:
+        return await answer.run(seconds)
+    except Exception as error:  # noqa: BLE001  # it is looked at by whoever asked
+        return error
 
 
-def _compare(ended: CutAnswer | BaseException, wanted: list[Step], rows: list[tuple[str, str]]) -> None:
+def _compare(ended: CutAnswer | Exception, wanted: list[Step], rows: list[tuple[str, str]]) -> None:
     """Raises _Fails where an answer that was cut is not what is wanted."""
     match ended:
         case Broken():
             raise _Fails("does not go on", [*rows, *ended.rows, ("next", REMEDY)])
         case OSError():
             raise _Fails("could not be tried", [*rows, ("why", f"its instance did not come back: {ended}"), ("next", "check it again")])
-        case BaseException():
+        case Exception():
             raise ended
     if (told := steps(ended.said)) != wanted:
         raise _Fails("does not go on", [*rows, *_differs(wanted, told), ("next", REMEDY)])

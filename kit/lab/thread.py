@@ -28,9 +28,10 @@ STEP = 0.05
 @cache
 def loop() -> asyncio.AbstractEventLoop:
     """The loop on the kit's daemon thread, started at the first call."""
-    proactor.mend()  # the cells' own loop, where it is one
+    proactor.mend()  # where the cells' loop is one
     sys.setswitchinterval(min(SWITCH, sys.getswitchinterval()))
-    running = asyncio.SelectorEventLoop()  # what it is anywhere but on Windows; there the other kind takes a cell's interrupts for itself
+    # Windows' default, a proactor, takes the main thread's signals (`set_wakeup_fd`): an interrupt would not wake the cells' loop.
+    running = asyncio.SelectorEventLoop()
     running.call_soon(close_dropped)
     threading.Thread(target=running.run_forever, name="kit", daemon=True).start()
     return running

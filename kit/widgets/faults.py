@@ -116,7 +116,7 @@ class Faults(Widget):
         answers.set()
         store = own.instance.transcript.store
         gate(store, answers)
-        serving = {**host.serving, "port": 0}
+        serving = {name: value for name, value in host.serving.items() if name != "port"}
         try:
             async with (
                 instances(own.instance.agents, 1, store=store.url, answers=answers, **serving) as (node,),

@@ -158,6 +158,6 @@ EXERCISES = {
             "`match frame['type']`: hello, receipt, gap, everything with an id. Only the last two are given; `continue` with the others.",
             "hello: `log`, if it is fresh, then the words. gap: `after` and `log`. An entry: `after`, and a reset. All before the yield.",
         ),
-        seconds=10.0,
+        seconds=30.0,
     ),
 }

@@ -111,7 +111,7 @@ async def killed(arm: Arm, store: RealStore) -> Seen:
             waits = [1000 * (token.came - died) for token in again.tokens if token.said > died][:1]
         late = await _dialled(arm, other, name, arm.dialect.start)
         if late:
-            await _rest(late, said, silence=0.5)
+            await _rest(late, said)
         return Seen.of(seen, said, waits, len(late.tokens) if late else 0)
 
 

@@ -25,7 +25,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 OpenPage = Callable[..., Awaitable[Page]]
 
-PATIENCE = 10_000
+PATIENCE = 50_000
 """Milliseconds after which what a page should show or do counts as missing. No test asserts how soon it comes: machines are busy."""
 expect.set_options(timeout=PATIENCE)
 

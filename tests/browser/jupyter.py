@@ -16,7 +16,7 @@ from typing import Any
 from playwright.async_api import Locator, Page, expect
 
 from kit.work import trust
-from tests.kernels import ipython
+from tests.kernels import SHORT, profile
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
@@ -71,7 +71,7 @@ class LabPage:
         # A cell that waits or runs shows [*]; done, it has a number that it did not have before. Behind one that raised, none gets any.
         await self.page.wait_for_function(
             f"() => {{ const all = ({PROMPTS})(); return all.every((p) => /\\d/.test(p)) || (all.includes('[ ]:') && {RAISED}.length); }}",
-            timeout=90_000,
+            timeout=300_000,
         )
         assert "[ ]:" not in await self.prompts(), await self.page.evaluate(RAISED)
 
@@ -148,7 +148,7 @@ async def jupyterlab(folder: Path, *, theme: str = "JupyterLab Light") -> AsyncI
         path = home / "settings" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(settings))
-    with TemporaryDirectory(prefix="lab-", ignore_cleanup_errors=True) as short:  # the system allows a socket's path about 100 characters
+    with TemporaryDirectory(prefix="lab-", dir=SHORT, ignore_cleanup_errors=True) as short:
         sockets = Path(short)
         env = {
             **os.environ,
@@ -157,7 +157,7 @@ async def jupyterlab(folder: Path, *, theme: str = "JupyterLab Light") -> AsyncI
             "JUPYTER_DATA_DIR": str(home / "data"),
             "JUPYTER_RUNTIME_DIR": str(sockets),
             "JUPYTER_CONFIG_DIR": str(home / "config"),
-            "IPYTHONDIR": ipython(sockets),
+            "IPYTHONDIR": profile(sockets),
         }
         options = ["--no-browser", "--ServerApp.port=0", "--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={work}"]
         options += ["--LabApp.expose_app_in_browser=True", "--KernelManager.transport=ipc"]

@@ -15,7 +15,7 @@ from playwright.async_api import BrowserContext, Locator, Page, expect
 from tests.browser.animation import animated, story
 from tests.browser.jupyter import ROOT, Lab, LabPage
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
 NOTEBOOK = "00_start_here.ipynb"
 
 
@@ -93,11 +93,12 @@ async def test_stop_while_a_cell_is_running(begun: LabPage) -> None:
     page = begun.page
     await begun.ask("count to 500")
     await expect(panel(page).locator(".kit-content .kit-body").last).to_contain_text("1 2 3")
-    await begun.begin("import time; time.sleep(6)")
+    await begun.begin("import time; time.sleep(60)")
     await expect(page.locator(".jp-CodeCell .jp-InputPrompt").last).to_have_text("[*]:")
     await panel(page).locator(".kit-do-stop").click()
-    await expect(panel(page).locator(".kit-end .kit-word").last).to_have_text("end: stopped", timeout=3_000)
+    await expect(panel(page).locator(".kit-end .kit-word").last).to_have_text("end: stopped")
     assert await begun.last_prompt() == "[*]:"
+    await begun.command("kernelmenu:interrupt")
     numbers = (await said(page)).split()
     assert numbers == [str(n) for n in range(1, len(numbers) + 1)]
     assert len(numbers) < 500

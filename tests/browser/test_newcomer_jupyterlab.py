@@ -18,7 +18,7 @@ from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from tests.browser.jupyter import Lab, LabPage
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(600)]
 NOTEBOOK, SECOND = "00_start_here.ipynb", "second.ipynb"
 NAP = 1.5
 LEASE = 0.5

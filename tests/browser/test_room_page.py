@@ -22,6 +22,7 @@ from kit.lab.rooms import _address
 from kit.packets import AnyPacket, Content, Document, Prompt, Stop, Write, new_ref
 from kit.room import room
 from kit.server import Server, serve
+from tests.browser.conftest import PATIENCE
 from tests.browser.looks import assert_accessible, assert_readable
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -74,7 +75,7 @@ class OpenRoom:
         """A browser of somebody's own. A page that throws, asks another host or breaks its policy fails the test."""
         context = await self._browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
         self._stack.push_async_callback(context.close)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(PATIENCE)
         context.on("weberror", lambda error: self.errors.append(str(error.error)))
         context.on("request", lambda r: None if r.url.startswith((self.origin, "data:")) else self.errors.append(r.url))
         context.on("console", lambda m: self.errors.append(m.text) if "Content Security Policy" in m.text else None)

@@ -699,7 +699,7 @@ def here() -> Iterator[lab.Lab]:
     """A lab for the checks that use one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("KIT_STRICT", raising=False)
-        import_client()  # beside the first check it would take of its seconds
+        import_client()  # else the first check waits for that
         opened = lab.start("00")
         yield opened
         opened.close()

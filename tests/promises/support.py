@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from redis.exceptions import ConnectionError as StoreConnectionError
 
@@ -167,8 +167,8 @@ class Watcher(Witness):
 
         def look(watcher: Watcher) -> Entry | None:
             nonlocal looked
-            new, looked = watcher.log[max(0, looked - watcher.begin) :], len(watcher.seen)
-            return next(filter(wanted, new), None)
+            new, looked = watcher.seen[max(looked, watcher.begin) :], len(watcher.seen)
+            return next(filter(wanted, cast("list[Entry]", new)), None)
 
         return await self.until(look)
 

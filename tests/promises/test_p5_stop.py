@@ -13,12 +13,10 @@ from redis.exceptions import ConnectionError as StoreConnectionError
 from kit.agents import model
 from kit.agents.openai import openai_agent
 from kit.history import History
-from kit.lab.instances import Serve
+from kit.lab.instances import Node, Serve
 from kit.packets import AnyPacket, Ask, Content, Edit, End, EntryId, Packet, Prompt
 from tests.promises.support import Judge, Watcher, counting, nodes, read_log, said, turn_of, watch
 from tests.support import both_servers
-
-TRIES = 150
 
 
 class Watched:
@@ -48,12 +46,15 @@ def after(log: list[Any], turn: str, id: str | None) -> list[Packet]:
 async def test_p5_nothing_but_the_end_follows_a_stop(store: str, serve: Serve) -> None:
     """150 stops at random moments, said to the instance that runs the turn and to the other one."""
     rng, agent = random.Random(5), Watched()
-    async with (
-        nodes(store, agent, 2, serve=serve) as (one, other),
-        watch(one.server, "s", "ann") as ann,
-        watch(other.server, "s", "bob") as bob,
-    ):
-        for i in range(TRIES):
+    async with nodes(store, agent, 2, lease=10.0, serve=serve) as (one, other):
+        for n in range(15):
+            await stop_ten(rng, agent, one, other, f"s{n}")
+            Judge(await read_log(store, f"s{n}"))
+
+
+async def stop_ten(rng: random.Random, agent: Watched, one: Node, other: Node, session: str) -> None:
+    async with watch(one.server, session, "ann") as ann, watch(other.server, session, "bob") as bob:
+        for i in range(10):
             turn = turn_of(await ann.session.prompt("go"))
             if rng.random() < 0.7:
                 await ann.pieces(turn, rng.randrange(1, 40))
@@ -62,7 +63,6 @@ async def test_p5_nothing_but_the_end_follows_a_stop(store: str, serve: Serve) -
             assert (await ann.ended(turn)).reason == "stopped"
             assert agent.open == 0
             assert [type(packet) for packet in after(ann.log, turn, receipt.id)] == [End]
-        Judge(await read_log(store, "s"))
 
 
 @both_servers

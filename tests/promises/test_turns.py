@@ -301,14 +301,14 @@ def no_generator(history: History) -> Any:
         (asking_with_a_number, "no packet"),
         (asking_too_much, "too long"),
         (cancelling, "was cancelled, though nobody stopped it"),
-        (silent, "said nothing for 0.2 s"),
+        (silent, "said nothing for 1 s"),
         (no_generator, "no packet"),
     ],
 )
 async def test_a_bad_agent_ends_its_turn_and_nothing_else(store: str, agent: Agent, sentence: str) -> None:
     """`end failed` with a sentence for the person; what was said before stands; the session goes on with the next prompt."""
     agents = {"bad": agent, "good": counting(3)}
-    async with nodes(store, agents, 1, patience=0.2) as (one,), watch(one.server, "s") as ann:
+    async with nodes(store, agents, 1, patience=1.0 if agent is silent else 300.0) as (one,), watch(one.server, "s") as ann:
         turn = turn_of(await ann.session.prompt("go"), "bad")
         end = await ann.ended(turn)
         assert end.reason == "failed"
@@ -643,8 +643,8 @@ async def test_a_word_whose_reply_is_lost_is_said_once(store: str, monkeypatch: 
 
 async def test_a_store_that_answers_no_more_is_not_waited_for_without_end(real_store: RealStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its host is gone without a word: what is asked fails, and is asked again; what arrived there all the same stands there once."""
-    monkeypatch.setattr("kit.store.ANSWER", 0.2)
-    monkeypatch.setattr("kit.held.ANSWER", 0.2)
+    monkeypatch.setattr("kit.store.ANSWER", 1.0)
+    monkeypatch.setattr("kit.held.ANSWER", 1.0)
     async with nodes(real_store.url, counting(200, pace=200), 1) as (one,), watch(one.server, "s") as ann:
         turn = turn_of(await ann.session.prompt("go"))
         await ann.pieces(turn, 20)
