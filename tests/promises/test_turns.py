@@ -778,13 +778,15 @@ async def test_turns_that_nobody_runs_are_taken_up_beside_each_other(store: str,
 
     async def taking(transcript: Transcript, *asked: Any) -> bool:
         nonlocal now, most
+        if transcript is not other.server.instance.transcript:
+            return await take(transcript, *asked)
         now, most = now + 1, max(most, now + 1)
         await asyncio.sleep(0.02)
         now -= 1
         return await take(transcript, *asked)
 
     sessions = [f"s{i}" for i in range(20)]
-    async with nodes(store, counting(5000, pace=100), 2) as (one, other), AsyncExitStack() as stack:
+    async with nodes(store, counting(5000, pace=20), 2) as (one, other), AsyncExitStack() as stack:
         people = [await stack.enter_async_context(watch(other.server, session)) for session in sessions]
         turns = [turn_of(await one.server.instance.say(session, new_ref(Prompt(text="go")), "bob")) for session in sessions]
         await asyncio.gather(*(ann.pieces(turn, 5) for ann, turn in zip(people, turns, strict=True)))
