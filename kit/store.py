@@ -13,9 +13,10 @@ A cluster is known by what any of its servers says of itself: each server has th
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -92,6 +93,7 @@ class Store:
     def __init__(self, url: str | None = None) -> None:
         self.url = "fake://" if url is None else url
         self.in_process = self.url.startswith("fake://")
+        self._name = self.url.removeprefix("fake://") or f"private-{secrets.token_hex(8)}"
         self.run_id = ""
         self.clustered = False
         # redis-py gives unions of all that any protocol or option could return; what these commands return is pinned down by the tests.
@@ -114,18 +116,10 @@ class Store:
     async def look(self) -> None:
         """Find out again who keeps what: a server alone keeps all."""
 
-    @cached_property
-    def _fake_server(self) -> Any:
-        """The one that is shared by this name; without a name, one's own."""
-        from fakeredis import FakeServer  # 50 ms to import, and no business of who runs a real server
-
-        name = self.url.removeprefix("fake://")
-        return _FAKE_SERVERS.setdefault(name, FakeServer()) if name else FakeServer()
-
     def _line(self, connections: int, answer: float | None = None) -> Redis:
         if self.in_process:
             self.run_id = "fake"
-            return _fake(self._fake_server, connections)
+            return _fake(self._name, connections)
         seen = [""]  # each line compares with what it saw itself: another's reconnect must not hide the change
 
         async def greet(connection: Any) -> None:
@@ -227,14 +221,16 @@ class Cluster(Store):
         await super().close()
 
 
-def _fake(server: Any, connections: int) -> Redis:
-    from fakeredis import FakeAsyncRedis
+def _fake(name: str, connections: int) -> Redis:
+    from fakeredis import FakeAsyncRedis, FakeServer  # 50 ms to import, and no business of who runs a real server
 
     waiting = partial(BlockingConnectionPool, timeout=None)  # the default pool refuses the 101st command of one moment
+    server = _FAKE_SERVERS.setdefault(name, FakeServer())
     return FakeAsyncRedis(server=server, protocol=2, connection_pool_class=waiting, max_connections=connections)  # type: ignore[arg-type]  # called, never subclassed
 
 
 _FAKE_SERVERS: dict[str, Any] = {}
+"""By name; they stay: a blocking read of fakeredis that is collected before it has run out says so on stderr."""
 
 
 @asynccontextmanager

@@ -26,7 +26,6 @@ from kit.lab.hosted import serve as serve_asgi
 from kit.lab.instances import Serve
 from kit.lab.ports import free_ports
 from kit.server import serve as serve_websockets
-from kit.store import _FAKE_SERVERS
 from tests import kernels
 from tests.prerequisites import redis_server
 
@@ -159,15 +158,6 @@ class RealCluster:
     def kill(self) -> None:
         for server in self.servers:
             server.kill()
-
-
-@pytest.fixture(autouse=True)
-def _forget() -> Iterator[None]:
-    """A store in this process that a test has named ends with it."""
-    before = {*_FAKE_SERVERS}
-    yield
-    for name in _FAKE_SERVERS.keys() - before:
-        del _FAKE_SERVERS[name]
 
 
 @pytest.fixture(scope="session")
