@@ -152,11 +152,11 @@ def test_one_that_is_slow_beside_the_others_is_tried_alone() -> None:
     async def agent(history: History) -> AsyncIterator[AnyPacket]:
         if history.pieces:
             async with alone:
-                await asyncio.sleep(0.4)
+                await asyncio.sleep(0.6)
         for i in range(history.pieces, 8):
             yield Content(f"{i} ")
 
-    outcome = check_agent(agent, seconds=2.0)
+    outcome = check_agent(agent, seconds=3.0)
     assert outcome.passed, outcome
 
 

@@ -22,6 +22,7 @@ from kit.feed import Feed
 from kit.history import Agent, AgentError, History
 from kit.instance import AT_A_TIME
 from kit.lab.instances import Node
+from kit.lab.served import end_leases
 from kit.packets import (
     MAX_BODY,
     Action,
@@ -786,12 +787,14 @@ async def test_turns_that_nobody_runs_are_taken_up_beside_each_other(store: str,
         return await take(transcript, *asked)
 
     sessions = [f"s{i}" for i in range(20)]
-    async with nodes(store, counting(5000, pace=20), 2) as (one, other), AsyncExitStack() as stack:
+    async with nodes(store, counting(5000, pace=20), 2, lease=10.0) as (one, other), AsyncExitStack() as stack:
         people = [await stack.enter_async_context(watch(other.server, session)) for session in sessions]
         turns = [turn_of(await one.server.instance.say(session, new_ref(Prompt(text="go")), "bob")) for session in sessions]
         await asyncio.gather(*(ann.pieces(turn, 5) for ann, turn in zip(people, turns, strict=True)))
         monkeypatch.setattr(Transcript, "take", taking)
         await one.stop()
+        async with open_store(store) as opened:
+            await end_leases(opened)
         for ann, turn in zip(people, turns, strict=True):
             await ann.until(lambda w: any(isinstance(e, Takeover) for e in w.log))
             await ann.session.stop()
