@@ -7,7 +7,6 @@ Lib/asyncio/proactor_events.py): an error is printed, the socket stays open, and
 from __future__ import annotations
 
 import sys
-from asyncio import proactor_events
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +14,8 @@ from typing import Any
 def mend() -> None:
     """From now on, on Windows; elsewhere there is no such loop."""
     if sys.platform == "win32":
+        from asyncio import proactor_events
+
         forgive(proactor_events._ProactorBasePipeTransport)
 
 

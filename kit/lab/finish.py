@@ -110,10 +110,10 @@ def is_strict() -> bool:
     return os.environ.get("KIT_STRICT", "") not in ("", "0")
 
 
-def _living(kind: type[T]) -> list[T]:
-    """All objects of a kind. Whoever is making a tuple while we hold it gets a SystemError from CPython, so nobody of the kit's may be."""
+def _living(*kinds: type[T]) -> list[T]:
+    """All objects of these kinds. Who is making a tuple while we hold it gets a SystemError from CPython, so none of the kit is."""
     # Not isinstance: a proxy's `__class__` runs code.
-    return _beside(lambda: [each for each in gc.get_objects() if issubclass(type(each), kind)])
+    return _beside(lambda: [each for each in gc.get_objects() if issubclass(type(each), kinds)])
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -136,8 +136,8 @@ def _wakers() -> WeakSet[socket.socket]:
     """The pairs by which event loops wake themselves: on Windows they are TCP connections."""
     from tornado.platform.asyncio import SelectorThread  # here: a kernel has it, and no chapter's client needs it
 
-    pairs: dict[type[Any], tuple[str, str]] = {asyncio.BaseEventLoop: ("_ssock", "_csock"), SelectorThread: ("_waker_r", "_waker_w")}
-    found = (getattr(loop, name, None) for kind, names in pairs.items() for loop in _living(kind) for name in names)
+    names = ("_ssock", "_csock", "_waker_r", "_waker_w")
+    found = (getattr(one, name, None) for one in _living(asyncio.BaseEventLoop, SelectorThread) for name in names)
     return WeakSet(each for each in found if each is not None)
 
 
